@@ -1,0 +1,1 @@
+../src/durable/clock.sql

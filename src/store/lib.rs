@@ -1,0 +1,31 @@
+//! SQL of Ligne: one file per table, functions and no more.
+
+pub mod budgets;
+pub mod callbacks;
+pub mod calls;
+pub mod charges;
+pub mod contacts;
+pub mod conversations;
+pub mod credit;
+pub mod events;
+pub mod idempotency;
+pub mod inbox;
+pub mod invoices;
+pub mod keys;
+pub mod lanes;
+pub mod ledger;
+pub mod lines;
+pub mod media;
+pub mod messages;
+pub mod news;
+pub mod payments;
+pub mod people;
+pub mod purchases;
+pub mod quarantine;
+pub mod quota;
+pub mod rates;
+pub mod reconciliation;
+pub mod schema;
+pub mod templates;
+pub mod tenants;
+pub mod troubles;
