@@ -21,6 +21,9 @@ const MACHETE: (&str, &str) = ("cargo-machete", "0.9.2");
 const CONNECTIONS: u32 = 1_000;
 /// Tests that are told by name and time.
 const SLOWEST: usize = 15;
+/// Lines of each panic that are told again, and letters of each.
+const PANIC_LINES: usize = 4;
+const PANIC_WIDTH: usize = 300;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -144,7 +147,7 @@ impl Verify {
         let options = Options { notice: |what| eprintln!("      {what}"), ..Options::fast() };
         let cluster = Cluster::start(options.set("max_connections", CONNECTIONS))?;
         let built = self.cargo_output(&["test", "--workspace", "--locked", "--no-run", "--message-format=json"])?;
-        let (mut passed, mut times, mut failed) = (0, Vec::new(), Vec::new());
+        let (mut passed, mut times, mut failed, mut why) = (0, Vec::new(), Vec::new(), Vec::new());
         for binary in built.lines().filter_map(Binary::of) {
             let at = Instant::now();
             match run(&mut binary.command(&cluster.url())) {
@@ -156,6 +159,7 @@ impl Verify {
                 }
                 Err(said) => {
                     eprintln!("{said}");
+                    why.extend(panics(&said));
                     failed.push(binary.name);
                 }
             }
@@ -171,7 +175,7 @@ impl Verify {
                 eprintln!("      {passed} tests passed");
                 Ok(())
             }
-            (_, failed) => Err(format!("tests failed in: {failed}")),
+            (_, failed) => Err(format!("{}\ntests failed in: {failed}", why.join("\n"))),
         }
     }
 
@@ -234,6 +238,14 @@ fn time_of(line: &str, binary: &str) -> Option<(f64, String)> {
     Some((time.strip_suffix("s>")?.parse().ok()?, format!("{binary} {name}")))
 }
 
+/// Where tests panicked and what they said, out of all that a program of tests said: again at the very end, where people look.
+fn panics(said: &str) -> Vec<String> {
+    let lines: Vec<&str> = said.lines().collect();
+    let panics = lines.iter().enumerate().filter(|(_, line)| line.starts_with("thread '") && line.contains("panicked at"));
+    let told = panics.map(|(place, _)| lines[place..].iter().take(PANIC_LINES));
+    told.map(|told| told.map(|line| line.chars().take(PANIC_WIDTH).collect::<String>()).collect::<Vec<_>>().join("\n")).collect()
+}
+
 /// Runs to the end without a terminal; what it wrote to its output, or all that it said as the error.
 fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -261,6 +273,10 @@ mod tests {
         );
         assert!(Binary::of(&message.replace(r#""executable":"/t/debug/deps/queries-0a1b""#, r#""executable":null"#)).is_none());
         assert_eq!(time_of("test a::b ... ok <1.250s>", "store/queries"), Some((1.25, "store/queries a::b".to_owned())));
+        assert_eq!(
+            panics("noise\nthread 'a::b' (7) panicked at x.rs:1:2:\nassertion failed\nleft\nright\nmore"),
+            ["thread 'a::b' (7) panicked at x.rs:1:2:\nassertion failed\nleft\nright"]
+        );
         assert_eq!(time_of("test a::b ... FAILED <1.250s>", "store/queries"), None);
     }
 }
