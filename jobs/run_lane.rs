@@ -53,7 +53,7 @@ const AHEAD_S: f64 = 0.3;
 const IN_FLIGHT_MAX: usize = 256;
 /// Calls under way at once in this process; lanes take turns beyond it.
 static CALLS: Semaphore = Semaphore::const_new(512);
-/// While calls are under way and nothing else is due, the queue is looked at again after this long.
+/// While calls are under way and nothing else is ready, the queue is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A call without an answer is taken to have arrived this long after it was released.
 const ARRIVES_WITHIN: Duration = Duration::from_micros(ARRIVES_WITHIN_US.unsigned_abs());
@@ -259,25 +259,28 @@ impl<'a> Lane<'a> {
             if hands.idle() && hands.quiet() && (exhausted.is_some() || draining) && self.finish(draining).await? {
                 return Ok(());
             }
-            if !draining && (exhausted.is_none() || hands.idle()) && hands.fetching.is_none() && hands.committing.is_none() {
-                let ahead = (f64::from(self.limiter.rate()) * AHEAD_S).ceil() as usize;
-                if hands.ready.len() < ahead.div_ceil(2).max(1) {
-                    let limit = i64::try_from(ahead.clamp(1, BATCH_MAX)).unwrap_or(1);
-                    let line = self.line;
-                    let (db, look_back) = (tools.db.clone(), self.look_back());
-                    hands.fetching = Some(spawn(async move {
-                        let due = messages::due(&db, line, limit, look_back).await?;
-                        let more = i64::try_from(due.len()).is_ok_and(|found| found == limit);
-                        Ok((due, more))
-                    }));
-                }
+            let ahead = (f64::from(self.limiter.rate()) * AHEAD_S).ceil() as usize;
+            let wanting = match exhausted {
+                None => hands.ready.len() < ahead.div_ceil(2).max(1),
+                Some(at) => hands.ready.is_empty() && (hands.idle() || at.elapsed() >= LOOK_AGAIN),
+            };
+            if wanting && !draining && hands.fetching.is_none() && hands.committing.is_none() {
+                let limit = i64::try_from(ahead.clamp(1, BATCH_MAX)).unwrap_or(1);
+                let line = self.line;
+                let (db, look_back) = (tools.db.clone(), self.look_back());
+                hands.fetching = Some(spawn(async move {
+                    let due = messages::due(&db, line, limit, look_back).await?;
+                    let more = i64::try_from(due.len()).is_ok_and(|found| found == limit);
+                    Ok((due, more))
+                }));
             }
             if hands.recording.is_none() && !hands.done.is_empty() {
                 let outcomes = std::mem::take(&mut hands.done);
                 hands.recording = Some(tools.outcomes.record(&tools.db, outcomes).boxed());
             }
             let next_send = if let Wait::Until(at) = wait { Some(at) } else { None };
-            let look_at = exhausted.map(|at| at + LOOK_AGAIN).filter(|_| !draining);
+            let looking = hands.fetching.is_some() || hands.committing.is_some();
+            let look_at = exhausted.filter(|_| !draining && !looking && hands.ready.is_empty()).map(|at| at + LOOK_AGAIN);
             let alarm = [next_send, look_at].into_iter().flatten().min();
             tokio::select! {
                 due = maybe(&mut hands.fetching) => {
@@ -312,9 +315,7 @@ impl<'a> Lane<'a> {
                     }
                 }
                 place = CALLS.acquire(), if matches!(wait, Wait::Place) => hands.place = place.ok(),
-                () = tokio::time::sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
-                    exhausted = exhausted.filter(|at| at.elapsed() < LOOK_AGAIN);
-                }
+                () = tokio::time::sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {}
                 () = ctx.stopping.cancelled(), if !draining => {}
                 _ = renew.tick() => self.renew().await?,
             }
