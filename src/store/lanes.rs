@@ -259,9 +259,9 @@ pub async fn stranded(db: impl PgExecutor<'_>, patience: Duration, limit: i64) -
              and (a.stopped_reason is null or a.stopped_until <= durable.now())
              and not exists (select 1 from account_stop s
                  where s.messaging_account = l.messaging_account and (s.until is null or s.until > durable.now()))
-             and (exists (select 1 from message m where m.line_id = l.line_id and m.status = 'sending' and m.direction = 'out')
+             and (exists (select 1 from message m where m.line_id = l.line_id and m.unsettled and m.status = 'sending' and m.direction = 'out')
                or exists (select 1 from unnest(array[2, 1, 0]::smallint[]) as p(priority) cross join lateral (
-                 select 1 from message m where m.line_id = l.line_id and m.status = 'queued' and m.direction = 'out' and m.priority = p.priority
+                 select 1 from message m where m.line_id = l.line_id and m.queued and m.direction = 'out' and m.priority = p.priority
                    and m.due_at <= durable.now() - make_interval(secs => $1) limit 1) d))
            limit $2"#,
         patience.as_secs_f64(),
@@ -312,7 +312,7 @@ pub async fn stops(db: impl PgExecutor<'_>, lines: &[uuid::Uuid]) -> sqlx::Resul
         StopOf,
         r#"select l.line_id, coalesce(s.reason, a.stopped_reason) as why,
                 (select count(*) from message m where m.tenant_id = l.tenant_id and m.line_id = l.line_id
-                    and m.status in ('held', 'parked') and m.status = 'parked') as "parked!"
+                    and m.in_doubt and m.status = 'parked') as "parked!"
            from line l
            left join lane a on a.line_id = l.line_id and (a.stopped_until is null or a.stopped_until > durable.now())
            left join account_stop s on s.messaging_account = l.messaging_account and (s.until is null or s.until > durable.now())
@@ -329,11 +329,11 @@ pub async fn unfinished(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Result<V
         Unfinished,
         // Each part has an index of its own.
         r#"select status as "status!", count(*) as "messages!", min(created_at) as "oldest!" from (
-               select status, created_at from message where line_id = $1 and direction = 'out' and status = 'queued'
-               union all select status, created_at from message where line_id = $1 and direction = 'out' and status in ('sending', 'unknown')
+               select status, created_at from message where line_id = $1 and direction = 'out' and queued
+               union all select status, created_at from message where line_id = $1 and direction = 'out' and unsettled
                union all select status, created_at from message
                     where tenant_id = (select tenant_id from line where line_id = $1) and line_id = $1 and direction = 'out'
-                      and status in ('held', 'parked')) open
+                      and in_doubt) open
            group by status order by status"#,
         line.0
     )
@@ -354,7 +354,7 @@ pub async fn parked(db: impl PgExecutor<'_>, line: LineId, limit: i64) -> sqlx::
         Parked,
         "select message_id, tenant_id, created_at, attempts, coalesce(waiting_for, error_text) as why from message
          where tenant_id = (select tenant_id from line where line_id = $1) and line_id = $1 and direction = 'out'
-           and status in ('held', 'parked') and status = 'parked' order by message_id limit $2",
+           and in_doubt and status = 'parked' order by message_id limit $2",
         line.0,
         limit
     )

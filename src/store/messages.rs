@@ -120,11 +120,11 @@ pub async fn due(
            from unnest(array[2, 1, 0]::smallint[]) with ordinality as p(priority, place)
            cross join lateral (
                 select q.* from message q
-                where q.line_id = $1 and q.status = 'queued' and q.direction = 'out' and q.priority = p.priority and q.due_at <= (select now from clock)
+                where q.line_id = $1 and q.queued and q.direction = 'out' and q.priority = p.priority and q.due_at <= (select now from clock)
                   and coalesce((select false from message o where o.line_id = q.line_id and o.contact_id = q.contact_id and o.direction = 'out'
-                        and o.status in ('sending', 'unknown') limit 1), true)
+                        and o.unsettled limit 1), true)
                   and q.seq = (select o.seq from message o where o.line_id = q.line_id and o.contact_id = q.contact_id and o.direction = 'out'
-                        and o.status = 'queued' and (o.not_before is null or o.not_before <= (select now from clock))
+                        and o.queued and (o.not_before is null or o.not_before <= (select now from clock))
                         order by o.priority desc, o.seq limit 1)
                 order by q.due_at, q.seq limit $2) m
            join contact c on c.contact_id = m.contact_id
@@ -140,14 +140,12 @@ pub async fn due(
 }
 
 /// Commits the attempts of a batch before any call is made. Returns who may be sent: those still queued, if the lane is still ours.
-///
-/// The status is hidden from the planner, which would else read all that is queued, by its index, for every batch.
 pub async fn attempt(db: impl PgExecutor<'_>, line: LineId, token: i64, batch: &[MessageId]) -> sqlx::Result<Vec<MessageId>> {
     sqlx::query_scalar!(
         r#"with clock as materialized (select durable.now() as now),
            ours as (select 1 from lane where line_id = $1 and token = $2 and lease_until > (select now from clock) for share)
            update message m set status = 'sending', attempts = m.attempts + 1, attempted_at = (select now from clock), waiting_for = null
-           where m.message_id = any($3::uuid[]) and m.status || '' = 'queued' and exists (select 1 from ours)
+           where m.message_id = any($3::uuid[]) and m.status = 'queued' and exists (select 1 from ours)
            returning m.message_id as "message_id: MessageId""#,
         line.0,
         token,
@@ -282,9 +280,9 @@ pub async fn next_due(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Result<Opt
         r#"select least(
              (select min(n.due_at) from unnest(array[2, 1, 0]::smallint[]) as p(priority)
               cross join lateral (select due_at from message
-                where line_id = $1 and status = 'queued' and direction = 'out' and priority = p.priority and due_at > durable.now()
+                where line_id = $1 and queued and direction = 'out' and priority = p.priority and due_at > durable.now()
                 order by due_at, seq limit 1) n),
-             (select min(hold_until) from message where line_id = $1 and status = 'unknown' and direction = 'out')) as due"#,
+             (select min(hold_until) from message where line_id = $1 and unsettled and status = 'unknown' and direction = 'out')) as due"#,
         line.0
     )
     .fetch_one(db)
@@ -294,7 +292,7 @@ pub async fn next_due(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Result<Opt
 /// When the first hold of the line ends.
 pub async fn next_hold(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
-        "select min(hold_until) from message where line_id = $1 and status = 'unknown' and direction = 'out'",
+        "select min(hold_until) from message where line_id = $1 and unsettled and status = 'unknown' and direction = 'out'",
         line.0
     )
     .fetch_one(db)
@@ -305,7 +303,7 @@ pub async fn next_hold(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Result<Op
 pub async fn disown(db: impl PgExecutor<'_>, line: LineId, hold_until: DateTime<Utc>) -> sqlx::Result<Vec<MessageId>> {
     sqlx::query_scalar!(
         r#"update message set status = 'unknown', hold_until = $2, waiting_for = 'the outcome of an attempt whose worker was lost'
-           where line_id = $1 and status = 'sending' and direction = 'out' returning message_id as "message_id: MessageId""#,
+           where line_id = $1 and unsettled and status = 'sending' and direction = 'out' returning message_id as "message_id: MessageId""#,
         line.0,
         hold_until
     )
@@ -321,7 +319,7 @@ pub async fn release_holds(db: impl PgExecutor<'_>, line: LineId) -> sqlx::Resul
                 due_at = durable.now(), hold_until = null,
                 waiting_for = case when policy = 'at_least_once' and attempts < 2 then null
                     else 'a person: nobody knows whether this was sent' end
-           where line_id = $1 and status = 'unknown' and hold_until <= durable.now() and direction = 'out'
+           where line_id = $1 and unsettled and status = 'unknown' and hold_until <= durable.now() and direction = 'out'
            returning message_id as "message_id: MessageId", status"#,
         line.0
     )
@@ -430,7 +428,7 @@ pub async fn in_doubt(
     limit: i64,
 ) -> sqlx::Result<Vec<Message>> {
     select_message!(
-        "where m.tenant_id = $1 and m.status in ('held', 'parked') and m.status = $2 and ($3::uuid is null or m.message_id < $3)
+        "where m.tenant_id = $1 and m.in_doubt and m.status = $2 and ($3::uuid is null or m.message_id < $3)
          order by m.message_id desc limit $4",
         tenant.0,
         status,
@@ -488,17 +486,17 @@ pub const AHEAD_COUNTED: i64 = 100_000;
 pub async fn place(db: impl PgExecutor<'_>, message: &Message) -> sqlx::Result<Option<Place>> {
     sqlx::query_as!(
         Place,
-        r#"select (select count(*) from (select 1 from message q where q.line_id = $1 and q.status = 'queued' and q.direction = 'out' and q.due_at <= durable.now()
+        r#"select (select count(*) from (select 1 from message q where q.line_id = $1 and q.queued and q.direction = 'out' and q.due_at <= durable.now()
                     and (q.priority > $3 or (q.priority = $3 and (q.due_at, q.seq) < ($4, $5))) limit $6) n) as "ahead!",
                 a.stopped_reason as "lane_stopped?", a.stopped_until as "lane_stopped_until?",
                 (select reason from account_stop s where s.messaging_account = l.messaging_account and (s.until is null or s.until > durable.now())) as account_stopped,
                 a.slowed_to as "slowed_to?", l.throughput, l.status as line_status, t.status as tenant_status,
                 (select o.message_id from message o where o.line_id = $1 and o.contact_id = $7 and o.direction = 'out' and o.message_id <> $2
-                    and o.status in ('sending', 'unknown') limit 1) as behind,
+                    and o.unsettled limit 1) as behind,
                 f.message_id as "after?", f.due_at as "after_due_at?", p.status as "template_status?", p.paused_until as "template_paused_until?"
            from line l join tenant t using (tenant_id) left join lane a using (line_id) left join template p on p.template_id = $8
            left join lateral (select o.message_id, o.due_at from message o where o.line_id = $1 and o.contact_id = $7 and o.direction = 'out'
-                and o.status = 'queued' and (o.priority > $3 or o.priority = $3 and o.seq < $5)
+                and o.queued and (o.priority > $3 or o.priority = $3 and o.seq < $5)
                 and (o.not_before is null or o.not_before <= durable.now()) order by o.priority desc, o.seq limit 1) f on true
            where l.line_id = $1"#,
         message.line_id.0,
@@ -545,7 +543,7 @@ pub async fn give_up(db: impl PgExecutor<'_>, tenant: TenantId, id: MessageId) -
 pub async fn holds_over(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<Vec<LineId>> {
     sqlx::query_scalar!(
         r#"select distinct line_id as "line_id: LineId" from message
-           where status = 'unknown' and direction = 'out' and hold_until <= durable.now() limit $1"#,
+           where unsettled and status = 'unknown' and direction = 'out' and hold_until <= durable.now() limit $1"#,
         limit
     )
     .fetch_all(db)
@@ -557,7 +555,7 @@ pub async fn holds_over(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<Vec
 pub async fn hurry(db: impl PgExecutor<'_>, lines: &[LineId]) -> sqlx::Result<u64> {
     sqlx::query!(
         "update message set due_at = durable.now(), waiting_for = null
-         where line_id = any($1) and status = 'queued' and direction = 'out' and due_at > durable.now()
+         where line_id = any($1) and queued and direction = 'out' and due_at > durable.now()
            and (not_before is null or not_before <= durable.now())
            and error_class is distinct from 'R' and error_code is distinct from '131049'",
         &lines.iter().map(|line| line.0).collect::<Vec<_>>()

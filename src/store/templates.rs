@@ -274,7 +274,7 @@ pub async fn used(db: impl PgExecutor<'_>, ids: &[TemplateId]) -> sqlx::Result<(
 pub async fn wake_sends(db: impl PgExecutor<'_>, id: TemplateId) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "with woken as (update message set due_at = greatest(durable.now(), coalesce(not_before, durable.now())), waiting_for = null
-            where template_id = $1 and status = 'queued' returning line_id)
+            where template_id = $1 and queued returning line_id)
          select distinct line_id as \"line_id!\" from woken",
         id.0
     )

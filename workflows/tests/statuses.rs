@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use store::{
     inbox,
     messages::{self, Outcome},
+    news::{self, Change, Standing},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -243,6 +244,28 @@ async fn every_order_of_every_set_of_statuses_ends_in_the_same_row(db: PgPool) {
             assert_eq!(row["code"].is_null(), !matches!(expected, "failed" | "queued"), "{set:?}: {row}");
         }
     }
+    table.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn from_acceptance_on_a_status_touches_no_index(db: PgPool) {
+    let table = Table::open(db).await;
+    let id = table.message("sending", 1).await;
+    table.answer(id, 1).await;
+    let mut tx = table.service.db.begin().await.unwrap();
+    for status in ["sent", "delivered", "read"] {
+        let wamid = Some(wamid(id, 1));
+        let change =
+            Change { status, wamid, due_at: None, error_code: None, error_text: None, error_class: None, waiting_for: None };
+        news::stand(&mut tx, &[Standing { message_id: id, change: Some(change) }]).await.unwrap();
+    }
+    let (changed, hot): (i64, i64) =
+        sqlx::query_as("select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'message'")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+    assert_eq!((changed, hot), (3, 3), "changes of rows, and those that no index heard of");
+    tx.commit().await.unwrap();
     table.close().await;
 }
 
