@@ -5,7 +5,7 @@
 
 use crate::{
     credit,
-    ledger::{self, Account, Currency, Entry},
+    ledger::{self, Account, Currency, Entry, Heads},
     rates::{self, Card},
     tenants::{self, Tenant},
 };
@@ -169,7 +169,7 @@ pub async fn note(tx: &mut PgConnection, news: &[PricedStatus]) -> sqlx::Result<
         return Ok(());
     }
     let news: Vec<&PricedStatus> = news.into_iter().filter(|n| paying.contains_key(&n.tenant_id)).collect();
-    ledger::lock(tx, &paying.keys().copied().collect::<Vec<_>>()).await?;
+    let heads = ledger::lock(tx, &paying.keys().copied().collect::<Vec<_>>()).await?;
     let hashes: Vec<Vec<u8>> = news.iter().map(|news| wamid_hash(&news.wamid)).collect();
     let before = load(tx, &hashes).await?;
     let messages = messages(tx, &news).await?;
@@ -227,7 +227,7 @@ pub async fn note(tx: &mut PgConnection, news: &[PricedStatus]) -> sqlx::Result<
         .map(|(hash, charge)| (before.get(hash), charge))
         .filter(|(before, after)| before.is_none_or(|before| before != after))
         .collect();
-    book(tx, "charges", &changed).await
+    book(tx, heads, "charges", &changed).await
 }
 
 /// Reverses provisional charges that nothing has confirmed for 32 days, and frees what was reserved for them. Says how many.
@@ -251,13 +251,13 @@ pub async fn expire(tx: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<u
         .await?;
     let mut tenants: Vec<TenantId> = old.iter().map(|row| row.tenant_id).collect();
     tenants.dedup();
-    ledger::lock(tx, &tenants).await?;
+    let heads = ledger::lock(tx, &tenants).await?;
     let hashes: Vec<Vec<u8>> = old.into_iter().map(|row| row.wamid_hash).collect();
     let still = load(tx, &hashes).await?.into_values().filter(|charge| charge.state == "provisional").collect::<Vec<_>>();
     let ended: Vec<_> =
         still.iter().map(|charge| (Some(charge), Charge { state: "reversed".into(), ..charge.clone() })).collect();
     let count = ended.len();
-    book(tx, "expiry", &ended).await?;
+    book(tx, heads, "expiry", &ended).await?;
     Ok(count)
 }
 
@@ -293,7 +293,7 @@ async fn price_some(tx: &mut PgConnection, last: &[u8]) -> sqlx::Result<(usize, 
     sqlx::query!("select message_id from message where message_id = any($1) order by message_id for update", &messages)
         .fetch_all(&mut *tx)
         .await?;
-    ledger::lock(tx, &waiting.iter().map(|row| row.tenant_id).collect::<Vec<_>>()).await?;
+    let heads = ledger::lock(tx, &waiting.iter().map(|row| row.tenant_id).collect::<Vec<_>>()).await?;
     let zones = rates::zones(&mut *tx).await?;
     let zone_of: HashMap<LineId, Tz> =
         waiting.iter().filter_map(|row| Some((row.line_id, *zones.get(row.messaging_account.as_ref()?)?))).collect();
@@ -308,12 +308,17 @@ async fn price_some(tx: &mut PgConnection, last: &[u8]) -> sqlx::Result<(usize, 
             changed.push((Some(before), after));
         }
     }
-    book(tx, "costs", &changed).await?;
+    book(tx, heads, "costs", &changed).await?;
     Ok((changed.len(), Some(next)))
 }
 
 /// Writes charges, the ledger's entries for what changed, the month's use, and the messages' prices.
-async fn book(tx: &mut PgConnection, kind: &'static str, changed: &[(Option<&Charge>, Charge)]) -> sqlx::Result<()> {
+async fn book(
+    tx: &mut PgConnection,
+    heads: Heads,
+    kind: &'static str,
+    changed: &[(Option<&Charge>, Charge)],
+) -> sqlx::Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
@@ -347,7 +352,7 @@ async fn book(tx: &mut PgConnection, kind: &'static str, changed: &[(Option<&Cha
                 .transfer(Account::MetaCost, Account::MetaPayable, Currency::Usd, sum.cost_micro)
         })
         .collect();
-    ledger::append(tx, &entries).await?;
+    ledger::append_to(tx, heads, &entries).await?;
     let used: Vec<_> =
         used.into_iter().filter(|(_, units)| *units != 0).map(|((tenant, month), units)| (tenant, month, units)).collect();
     credit::charged(tx, &used).await?;

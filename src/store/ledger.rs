@@ -109,10 +109,19 @@ impl Entry {
     }
 }
 
+/// The ends of tenants' chains. Whoever has them holds the chains' locks, so that they stay the ends until the transaction is over
+/// or [`append_to`] moves them on.
+#[derive(Debug)]
+pub struct Heads(BTreeMap<TenantId, (i64, Option<Hash>)>);
+
 /// Locks the chains (and with them the months) of these tenants until the transaction ends, in the order of their ids. Take it
 /// before rows of `charge` or `invoice` are written.
-pub async fn lock(tx: &mut PgConnection, tenants: &[TenantId]) -> sqlx::Result<()> {
-    heads(tx, tenants).await.map(drop)
+pub async fn lock(tx: &mut PgConnection, tenants: &[TenantId]) -> sqlx::Result<Heads> {
+    let mut by_tenant = BTreeMap::new();
+    for head in heads(tx, tenants).await? {
+        by_tenant.insert(head.tenant_id, (head.seq, head.hash.as_deref().map(to_hash).transpose()?));
+    }
+    Ok(Heads(by_tenant))
 }
 
 struct Head {
@@ -145,15 +154,20 @@ pub async fn append(tx: &mut PgConnection, entries: &[Entry]) -> sqlx::Result<()
         return Ok(());
     }
     let tenants: Vec<TenantId> = entries.iter().map(|entry| entry.tenant).collect();
-    let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
-    let heads = heads(tx, &tenants).await?;
+    let heads = lock(tx, &tenants).await?;
+    append_to(tx, heads, entries).await
+}
+
+/// [`append`], where the chains of all entries are locked already. The heads are used up: they are the ends no more.
+pub async fn append_to(tx: &mut PgConnection, Heads(heads): Heads, entries: &[Entry]) -> sqlx::Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.tenant.0).collect();
     // Asked with the heads in hand: the times of a chain never go back.
     let at = sqlx::query_scalar!(r#"select durable.now() as "now!""#).fetch_one(&mut *tx).await?;
-    let mut heads_by_tenant = BTreeMap::new();
-    for head in &heads {
-        let hash = head.hash.as_deref().map(to_hash).transpose()?;
-        heads_by_tenant.insert(head.tenant_id, (head.seq, hash));
-    }
+    let mut heads_by_tenant: BTreeMap<TenantId, (i64, Option<Hash>)> =
+        heads.into_iter().filter(|(tenant, _)| ids.contains(&tenant.0)).collect();
     let (mut seqs, mut bodies, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
     let mut posted = Postings::default();
     for entry in entries {
