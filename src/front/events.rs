@@ -22,9 +22,9 @@ use domain::TenantId;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{PgConnection, PgPool, postgres::PgListener};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     sync::{
         Arc,
@@ -109,16 +109,17 @@ impl Listener {
     async fn listen(&mut self) -> sqlx::Result<Infallible> {
         let mut listener = open(&self.db).await?;
         // Whatever was told while nobody listened.
-        let mut told = vec![None];
+        let (mut told, mut settled) = (vec![None], i64::MIN);
         loop {
             let reach = events::reach(&self.db).await?;
-            for tenant in told.drain(..) {
-                self.pending.insert(tenant, reach.head);
-            }
+            let news: HashSet<Option<TenantId>> = told.drain(..).collect();
+            self.pending.extend(news.iter().map(|tenant| (*tenant, reach.head)));
             self.tail.fetch_max(reach.tail, Ordering::AcqRel);
-            for tenant in self.pending.keys() {
+            // Who still waits looks again once more has settled: before that they would find nothing.
+            for tenant in self.pending.keys().filter(|tenant| reach.tail > settled || news.contains(tenant)) {
                 let _ = self.send.send(*tenant);
             }
+            settled = reach.tail;
             self.pending.retain(|_, head| *head > reach.tail);
             let wait = if self.pending.is_empty() { LOOK_PERIOD } else { UNSETTLED_PERIOD };
             match tokio::time::timeout(wait, listener.try_recv()).await {
@@ -227,10 +228,12 @@ impl Reader {
             }
             // The tail first: what is read after it is whole up to there.
             let tail = self.app.news.tail.load(Ordering::Acquire);
-            let found = events::between(&self.app.front.db, self.tenant, self.cursor, tail, READ_EVENTS).await.ok()?;
+            // One connection for the whole look: each time one is taken, it is asked whether it is still alive.
+            let mut db = self.app.front.db.acquire().await.ok()?;
+            let found = events::between(&mut *db, self.tenant, self.cursor, tail, READ_EVENTS).await.ok()?;
             self.look = i64::try_from(found.len()).is_ok_and(|found| found == READ_EVENTS);
             self.cursor = found.last().map_or(self.cursor, |last| last.id);
-            self.ready = self.show(found).await.ok()?.into();
+            self.ready = self.show(&mut db, found).await.ok()?.into();
         }
     }
 
@@ -255,8 +258,8 @@ impl Reader {
     }
 
     /// Adds to events of messages what they hold back: the message as its GET shows it now, under what the event says of then.
-    async fn show(&self, found: Vec<Event>) -> sqlx::Result<Vec<EventView>> {
-        let (db, tenant) = (&self.app.front.db, self.tenant);
+    async fn show(&self, db: &mut PgConnection, found: Vec<Event>) -> sqlx::Result<Vec<EventView>> {
+        let tenant = self.tenant;
         let named = |event: &Event, name: &str| event.data[name].as_str().and_then(|id| id.parse::<Uuid>().ok());
         let told: Vec<Uuid> =
             found.iter().filter(|event| event.kind.starts_with("message.")).filter_map(|event| named(event, "id")).collect();
@@ -264,11 +267,11 @@ impl Reader {
             found.iter().filter(|event| event.kind == RECEIVED).filter_map(|event| named(event, "contact_id")).collect();
         let mut messages: HashMap<Uuid, Value> = HashMap::new();
         if !told.is_empty() {
-            for message in messages::these(db, tenant, &told).await? {
+            for message in messages::these(&mut *db, tenant, &told).await? {
                 messages.insert(message.message_id.0, json!(MessageView::new(&self.app, message)));
             }
         }
-        let contacts = if people.is_empty() { Vec::new() } else { contacts::these(db, tenant, &people).await? };
+        let contacts = if people.is_empty() { Vec::new() } else { contacts::these(&mut *db, tenant, &people).await? };
         let contacts: HashMap<Uuid, Contact> = contacts.into_iter().map(|contact| (contact.contact_id.0, contact)).collect();
         let shown = found.into_iter().map(|event| {
             let message = named(&event, "id").and_then(|id| messages.get(&id));
