@@ -143,6 +143,17 @@ impl Simulators {
         self.stage.advance(by);
     }
 
+    /// Lets the simulators' clock stand still until it is told to [`go_on`](Self::go_on): what happens before [`advance`](Self::advance)
+    /// moves it happens at one moment, however slow the machine. Nothing that is planned falls due by itself meanwhile.
+    pub fn hold(&self) {
+        self.stage.clock.hold();
+    }
+
+    /// The end of a [`hold`](Self::hold).
+    pub fn go_on(&self) {
+        self.stage.clock.go_on();
+    }
+
     /// Returns once nothing falls due within seconds and no webhook is under way. Reviews, retries and other waits of
     /// the agenda are not waited for: move the clock.
     pub async fn settle(&self) {

@@ -3,12 +3,13 @@
 
 mod support;
 
+use chrono::{DateTime, Utc};
 use domain::{Failure, Kind};
 use durable::{Clock, Engine, Flow, Run, Signal, Workflow};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use std::{sync::Arc, time::Duration};
-use support::{Process, Wire, World, commit, get, prepared, settle, skip, steps, until};
+use support::{Process, Wire, World, commit, get, prepared, settle, settle_at_last, skip, steps, until};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -147,6 +148,9 @@ async fn a_killed_workers_runs_go_on_elsewhere_within_ten_seconds(db: PgPool) {
     let run = test.order("a").await;
     gate.reached().await;
     let _second = test.process();
+    let workers =
+        async || -> i64 { sqlx::query_scalar("select count(*) from apalis.workers").fetch_one(&test.db).await.unwrap() };
+    until(async || workers().await == 2).await;
     first.crash().await;
     let crashed = std::time::Instant::now();
     gate.reached().await;
@@ -200,9 +204,18 @@ async fn silence_is_an_answer_and_the_run_is_undone_last_first(db: PgPool) {
     let _process = test.process();
     let run = test.order("a").await;
     settle(&test.db).await;
-    skip(&test.db, &test.clock, HOUR - Duration::from_secs(5)).await;
+    // To the second it is written down; what is looked at is looked at long before and after, for real time passes, too.
+    let (asked, wakes): (DateTime<Utc>, DateTime<Utc>) = sqlx::query_as(
+        "select started_at, wake_at from durable.run join durable.step using (run_id) where run_id = $1 and name = 'wait word'",
+    )
+    .bind(run)
+    .fetch_one(&test.db)
+    .await
+    .unwrap();
+    assert!((3_599..3_660).contains(&(wakes - asked).num_seconds()), "from {asked} to {wakes}");
+    skip(&test.db, &test.clock, HOUR / 2).await;
     assert_eq!(test.status(run).await, "waiting");
-    skip(&test.db, &test.clock, Duration::from_secs(6)).await;
+    skip(&test.db, &test.clock, HOUR / 2).await;
     let ended = get(&test.db, run).await;
     assert_eq!((ended.status.as_str(), ended.error.unwrap().why.as_str()), ("undone", "nobody said a word"));
     assert_eq!(test.world.done(), ["buy", "link", "unlink", "release"]);
@@ -216,13 +229,13 @@ async fn a_deadline_is_kept_over_restarts(db: PgPool) {
     settle(&test.db).await;
     skip(&test.db, &test.clock, HOUR / 2).await;
     let wake = "select wake_at from durable.run where run_id = $1";
-    let before: chrono::DateTime<chrono::Utc> = sqlx::query_scalar(wake).bind(run).fetch_one(&test.db).await.unwrap();
+    let before: DateTime<Utc> = sqlx::query_scalar(wake).bind(run).fetch_one(&test.db).await.unwrap();
     // A word for somebody else's order wakes this run by hand: it must lie down to the same hour.
     process.stop().await;
     let _process = test.process();
     sqlx::query("select durable.wake(array[$1])").bind(run).execute(&test.db).await.unwrap();
     settle(&test.db).await;
-    let after: chrono::DateTime<chrono::Utc> = sqlx::query_scalar(wake).bind(run).fetch_one(&test.db).await.unwrap();
+    let after: DateTime<Utc> = sqlx::query_scalar(wake).bind(run).fetch_one(&test.db).await.unwrap();
     assert_eq!(before, after);
     skip(&test.db, &test.clock, HOUR / 2).await;
     assert_eq!(test.status(run).await, "undone");
@@ -266,13 +279,16 @@ async fn a_spent_budget_is_a_failure(db: PgPool) {
 #[sqlx::test(migrations = false)]
 async fn a_panicking_step_is_tried_again_and_its_worker_lives(db: PgPool) {
     let test = Test::new(db).await;
-    test.world.fails("buy", Failure::transient("panic"));
-    let _process = test.process();
+    // So often that it takes the engine's own delays a minute: nobody is too late to see it wait.
+    test.world.fails_times(6, "buy", &Failure::transient("panic"));
+    let process = test.process();
     let run = test.order("a").await;
     settle(&test.db).await;
+    process.stop().await;
     assert!(get(&test.db, run).await.waiting_for.unwrap().contains("panicked: told to panic"));
-    skip(&test.db, &test.clock, Duration::from_secs(10)).await;
-    assert_eq!(steps(&test.db, run).await[0], "buy done 2");
+    let _process = test.process();
+    skip(&test.db, &test.clock, Duration::from_secs(300)).await;
+    assert_eq!(steps(&test.db, run).await[0], "buy done 7");
 }
 
 #[sqlx::test(migrations = false)]
@@ -588,7 +604,8 @@ async fn every_run_ends_though_connections_die_all_the_time(db: PgPool) {
         let mut killed = 0;
         while killed <= 40 {
             killed += sqlx::query_scalar::<_, i64>(
-                "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
+                // It returns when they are gone: none dies of this when all is over.
+                "select count(pg_terminate_backend(pid, 60000)) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
             )
             .fetch_one(&mut killer)
             .await
@@ -709,7 +726,7 @@ async fn a_mailbox_that_the_database_cannot_index_is_its_own_runs_trouble(db: Pg
     // Too long for a page of an index, and without anything to compress.
     let name: String = (0..300).map(|_| Uuid::new_v4().simple().to_string()).collect();
     let (long, short) = (test.order(&name).await, test.order("short").await);
-    tokio::time::timeout(Duration::from_secs(20), settle(&test.db)).await.expect("the others go on");
+    settle_at_last(&test.db, "the others go on").await;
     assert_eq!((test.status(long).await.as_str(), test.status(short).await.as_str()), ("stuck", "waiting"));
     assert!(get(&test.db, long).await.waiting_for.unwrap().contains("index row"));
 }
@@ -725,7 +742,7 @@ async fn a_recorded_failure_that_cannot_be_read_stops_no_other_run(db: PgPool) {
     test.say("odd", "go").await;
     test.say("good", "go").await;
     let _process = test.process();
-    tokio::time::timeout(Duration::from_secs(20), settle(&test.db)).await.expect("the others go on");
+    settle_at_last(&test.db, "the others go on").await;
     assert_eq!((test.status(odd).await.as_str(), test.status(good).await.as_str()), ("undone", "succeeded"));
 }
 
@@ -753,7 +770,7 @@ async fn an_input_whose_reading_panics_is_stuck(db: PgPool) {
     let test = Test::new(db).await;
     let _process = test.process();
     let run = test.start(&Brittle { name: "b".into() }).await;
-    tokio::time::timeout(Duration::from_secs(20), settle(&test.db)).await.expect("nobody holds on to it");
+    settle_at_last(&test.db, "nobody holds on to it").await;
     let run = get(&test.db, run).await;
     assert_eq!(
         (run.status.as_str(), run.waiting_for.as_deref()),

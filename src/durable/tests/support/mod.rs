@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 pub(crate) use wire::Wire;
 
+/// Longer than anything takes, on any machine; what it stands against lasts for ever.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What the acts do and have done.
 #[derive(Default)]
 pub(crate) struct World {
@@ -140,7 +143,12 @@ pub(crate) async fn until(mut seen: impl AsyncFnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), looking).await.unwrap();
+    tokio::time::timeout(PATIENCE, looking).await.unwrap();
+}
+
+/// [`settle`] of what would never end, were it not for what the test shows: `why`.
+pub(crate) async fn settle_at_last(db: &PgPool, why: &str) {
+    tokio::time::timeout(PATIENCE, settle(db)).await.expect(why);
 }
 
 /// `name status attempts` of every step.

@@ -11,8 +11,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Short for a test, and long enough for a busy machine to read a request.
-const SHORT: Duration = Duration::from_secs(1);
+/// Of who is given up: short for a test, and long enough for a busy machine to read a request.
+const SHORT: Duration = Duration::from_secs(3);
+/// Of who answers, or is gone: never over.
+const LONG: Duration = Duration::from_secs(300);
 
 fn an_order() -> NewOrder {
     NewOrder {
@@ -36,8 +38,8 @@ async fn send_against(server: &Server) -> Failure {
 }
 
 /// Failures of a read, of a write that may be repeated, and of one that may not.
-async fn three_ways(url: &str) -> [Kind; 3] {
-    let telnyx = server::telnyx(url).with_patience(SHORT);
+async fn three_ways(url: &str, patience: Duration) -> [Kind; 3] {
+    let telnyx = server::telnyx(url).with_patience(patience);
     [
         telnyx.balance().await.expect_err("it fails").kind,
         telnyx.patch_voice("1").await.expect_err("it fails").kind,
@@ -47,33 +49,34 @@ async fn three_ways(url: &str) -> [Kind; 3] {
 
 #[tokio::test]
 async fn nobody_listens_so_nothing_happened() {
-    assert_eq!(three_ways(&server::nobody().await).await, [Kind::Transient; 3]);
+    let (url, _socket) = server::nobody();
+    assert_eq!(three_ways(&url, LONG).await, [Kind::Transient; 3]);
 }
 
 #[tokio::test]
 async fn an_answer_lost_after_the_act_is_unclear_only_where_repeating_would_hurt() {
     let (url, read) = server::rude("", true).await;
-    assert_eq!(three_ways(&url).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
+    assert_eq!(three_ways(&url, LONG).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
     assert_eq!(*read.lock().unwrap(), 3, "no call is tried twice by the transport");
 }
 
 #[tokio::test]
 async fn a_silent_provider_is_given_up() {
     let (url, read) = server::rude("", false).await;
-    assert_eq!(three_ways(&url).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
+    assert_eq!(three_ways(&url, SHORT).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
     assert_eq!(*read.lock().unwrap(), 3);
 }
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_given_up() {
     let (url, _) = server::rude("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"data\":", false).await;
-    assert_eq!(three_ways(&url).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
+    assert_eq!(three_ways(&url, SHORT).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
 }
 
 #[tokio::test]
 async fn a_body_cut_short_is_no_answer() {
     let (url, _) = server::rude("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"data\":", true).await;
-    assert_eq!(three_ways(&url).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
+    assert_eq!(three_ways(&url, LONG).await, [Kind::Transient, Kind::Transient, Kind::Unclear]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 
 /// What the client asked.
@@ -130,9 +130,10 @@ pub(crate) async fn rude(reply: &'static str, then_close: bool) -> (String, Arc<
 }
 
 /// An address where nobody listens.
-pub(crate) async fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    format!("http://{}", listener.local_addr().expect("bound"))
+pub(crate) fn nobody() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    (format!("http://{}", socket.local_addr().expect("bound")), socket)
 }
 
 pub(crate) fn telnyx(url: &str) -> providers::Telnyx {

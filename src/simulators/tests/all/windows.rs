@@ -129,6 +129,8 @@ async fn commands_keep_their_preconditions() {
     let ringing = service.event("call.initiated").await;
     let control = ringing.payload()["call_control_id"].as_str().unwrap().to_owned();
     let act = async |name: &str, body: Value| service.telnyx("POST", &format!("calls/{control}/actions/{name}"), body).await;
+    // Nobody says a word and hangs up before all is asked.
+    service.sims.hold();
     let answer = json!({"command_id": "once", "client_state": "am9i", "transcription": true,
         "transcription_config": {"transcription_engine": "Google"}});
     assert_eq!(act("answer", answer.clone()).await.0, 200);
@@ -136,6 +138,7 @@ async fn commands_keep_their_preconditions() {
     assert_eq!(act("transcription_start", json!({"transcription_engine": "Google"})).await.1["errors"][0]["code"], "90054");
     let timed = json!({"format": "wav", "channels": "single", "timeout_secs": 5});
     assert_eq!(act("record_start", timed).await.1["errors"][0]["code"], "90053");
+    service.sims.go_on();
     let ended = service.event("call.hangup").await;
     assert_eq!((&ended.payload()["hangup_cause"], &ended.payload()["client_state"]), (&json!("normal_clearing"), &json!("am9i")));
 
