@@ -29,11 +29,11 @@ const STILL_AGAIN: Duration = Duration::from_millis(1_500);
 /// By how much: the gap that Meta wants between two codes, and a little.
 const CLOCK_STEP: Duration = Duration::from_secs(61);
 /// The whole play, in real time.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// Width of what is wrapped.
 const LINE_CHARS: usize = 100;
 /// From the end of a run to its callback.
-const CALLBACK_PATIENCE: Duration = Duration::from_secs(20);
+const CALLBACK_PATIENCE: Duration = Duration::from_secs(180);
 
 /// An order, and what is to become of it.
 struct Order {

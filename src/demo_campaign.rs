@@ -36,8 +36,10 @@ const ANSWERS: [&str; 5] = [
     "Je peux passer demain matin",
     "C'est à temps plein ?",
 ];
-/// The whole campaign, in real time.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The whole campaign, in real time, and the news that comes after it.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often it is looked whether the last news is taken.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// How often progress is told off a terminal.
 const TELL_PERIOD: Duration = Duration::from_secs(2);
 
@@ -112,8 +114,10 @@ pub(crate) async fn perform(stage: &Stage, screen: &Screen, line: LineId) -> any
     let count = people.len();
     screen.fact("queued", &format!("{count} messages in one call"), &length(begun.elapsed()));
     let standing = watch(stage, screen, &mut events, &roles, &number, begun).await?;
+    let took = begun.elapsed();
+    last_news(stage).await?;
 
-    report(stage, screen, &recruiter, line, &people, &standing, begun).await.inspect(|_| {
+    report(stage, screen, &recruiter, line, &people, &standing, took).await.inspect(|_| {
         screen.say(format!("  {}", paint.green("everybody was written to once, and every answer reached the screen")));
     })
 }
@@ -221,6 +225,18 @@ async fn watch(
     Ok(standing)
 }
 
+/// Who was delivered to may read it later: until Meta has told the last of it, and we have taken it.
+async fn last_news(stage: &Stage) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    stage.simulators.settle().await;
+    let untaken = "select count(*) from inbox where taken_at is null";
+    while sqlx::query_scalar::<_, i64>(untaken).fetch_one(&stage.db).await.context("the inbox cannot be read")? > 0 {
+        ensure!(begun.elapsed() < PATIENCE, "after {} there is news that nobody took", length(begun.elapsed()));
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+    Ok(())
+}
+
 /// Sends a second, as Meta saw them come.
 fn rate(stage: &Stage) -> f64 {
     let journal = stage.simulators.journal();
@@ -241,9 +257,8 @@ async fn report(
     line: LineId,
     people: &[String],
     standing: &Standing,
-    begun: Instant,
+    took: Duration,
 ) -> anyhow::Result<Value> {
-    let took = begun.elapsed();
     let rate = rate(stage);
     let theirs = stage.simulators.message_books();
     let peak = theirs.peak_per_second.values().copied().max().unwrap_or(0);

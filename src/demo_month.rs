@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Past the hour at which months are closed.
 const MARGIN: Duration = Duration::from_secs(60);
 /// From the tick to the last invoice on its way, in real time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Plays it for the company of a line that has sent; answers what is told with `--json`.

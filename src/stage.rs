@@ -18,9 +18,9 @@ use std::{
 use vault::Vault;
 
 /// From start to ready, schema included.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_secs(180);
 /// From SIGTERM to the end.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a starting service is asked.
 const READY_PERIOD: Duration = Duration::from_millis(50);
 /// Lines of the service's log that an error shows.

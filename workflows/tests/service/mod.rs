@@ -31,8 +31,10 @@ use workflows::{ProvisionLine, ReleaseLine};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const VAULT_KEY: &str = "test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-/// Connections for the work of one test.
+/// Connections for the work of one test, and how long somebody may have to wait for one: a test is not the place to find that a
+/// machine is busy.
 const CONNECTIONS: u32 = 8;
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(300);
 /// Virtual time between looks at a run in which things happen.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,8 @@ impl Service {
 
     pub(crate) async fn open_with(db: PgPool, config: Config) -> Self {
         // Of the test's own: sqlx lets all tests of a process share twenty, and some here take more than their share.
-        let own = PgPoolOptions::new().max_connections(CONNECTIONS).test_before_acquire(false);
+        let own =
+            PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(CONNECTION_PATIENCE).test_before_acquire(false);
         let db = own.connect_lazy_with(db.connect_options().as_ref().clone());
         durable::setup(&db).await.unwrap();
         sqlx::migrate!("../migrations").run(&db).await.unwrap();
@@ -225,6 +228,8 @@ impl Service {
             self.settle().await;
             let view = self.status(run).await;
             if done(&view) {
+                // What it caused as it came to this is worked, too.
+                self.settle().await;
                 return view;
             }
             let (status, reason) = (&view.status, &view.waiting_for);

@@ -21,6 +21,8 @@ pub(crate) const VERIFY_TOKEN: &str = "the word";
 pub(crate) const VAULT_KEY: &str = "test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 pub(crate) const BODY_BYTES: usize = 64 << 10;
 pub(crate) const WEBHOOK_BYTES: usize = 128 << 10;
+/// For a body to arrive, and for an answer: long, for a test is not the place to find that a machine is busy.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Service {
     pub(crate) db: PgPool,
@@ -69,6 +71,16 @@ impl Service {
 
     /// One that pages of these origins may call.
     pub(crate) async fn open_to(db: PgPool, origins: &[&'static str]) -> Self {
+        Self::with_patience(db, origins, PATIENCE).await
+    }
+
+    /// One that waits only so long for a body.
+    pub(crate) async fn impatient(db: PgPool, body_patience: Duration) -> Self {
+        durable::setup(&db).await.unwrap();
+        Self::with_patience(db, &[], body_patience).await
+    }
+
+    async fn with_patience(db: PgPool, origins: &[&'static str], body_patience: Duration) -> Self {
         let stop = CancellationToken::new();
         let front = Front {
             db: db.clone(),
@@ -85,7 +97,8 @@ impl Service {
             limits: Limits {
                 body_bytes: BODY_BYTES,
                 webhook_bytes: WEBHOOK_BYTES,
-                body_patience: Duration::from_secs(2),
+                body_patience,
+                patience: PATIENCE,
                 ..Limits::default()
             },
             cors_origins: origins.iter().copied().map(HeaderValue::from_static).collect(),

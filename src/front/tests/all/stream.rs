@@ -38,8 +38,10 @@ pub(crate) async fn reply(service: &Service, tenant: Uuid, line: &str, phone: &s
     message_id.0
 }
 
-/// Longer than any event takes, shorter than a stream's own look at its table.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any event takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often a stream looks at its table by itself.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 struct Stream {
     answer: Response,
@@ -232,13 +234,16 @@ async fn no_foreign_transaction_delays_a_stream(db: PgPool) {
     let mut foreign = service.db.begin().await.unwrap();
     // It has a transaction id, so that every later one is younger.
     sqlx::query("create table foreign_work ()").execute(&mut *foreign).await.unwrap();
-    let begun = std::time::Instant::now();
+    let mut delays = Vec::new();
     for n in 0..20 {
         tell(&service, tenant, n).await;
+        let told = std::time::Instant::now();
         assert_eq!(stream.next().await.2["data"]["n"], n);
+        delays.push(told.elapsed());
     }
-    // Nobody hears it from the look around every five seconds, which would take a hundred.
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    // Who hears from the look around alone hears each just after one, and so a whole period late.
+    delays.sort();
+    assert!(delays[10] < LOOK_PERIOD / 2, "{delays:?}");
     foreign.rollback().await.unwrap();
 }
 

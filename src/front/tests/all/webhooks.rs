@@ -123,7 +123,7 @@ async fn what_is_signed_and_still_no_event_leaves_no_trace(db: PgPool) {
 
 #[sqlx::test(migrations = "../../migrations")]
 async fn a_body_that_breaks_off_or_crawls_is_refused(db: PgPool) {
-    let service = Service::open(db).await;
+    let service = Service::impatient(db, std::time::Duration::from_secs(2)).await;
     let address = service.base.trim_start_matches("http://");
     for half_close in [true, false] {
         let mut wire = tokio::net::TcpStream::connect(address).await.unwrap();
