@@ -1,6 +1,6 @@
 //! The month with real processes: killed at every write, closed by many at once, caught up after an outage; and what is refused.
 
-use crate::installation::{Installation, eventually};
+use crate::installation::{END_PATIENCE, Installation, eventually};
 use crate::process::Process;
 use chrono::{DateTime, Utc};
 use domain::{LineId, MessageId, TenantId, billing::Period};
@@ -15,13 +15,15 @@ use uuid::Uuid;
 
 const SHARDS: usize = 4;
 const TENANTS: usize = 3;
-/// For a process to start, come to its place, or take over what another held.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For a process to start and come to its place.
+const REACH_PATIENCE: Duration = Duration::from_secs(120);
+/// For a month to be closed by whoever takes over.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(600);
 /// The first month that a drill closes: the past may be closed at once.
 const FIRST: &str = "2016-01";
 const DRILL_LOCK: i64 = 4_711;
-/// Beats, schedules and what moves of itself; the log.
-const BESIDE: &str = "('apalis.workers', 'durable.clock', 'durable.tick', 'public.drill_log')";
+/// Beats, schedules and what moves of itself; what only a race between two causes writes; the log.
+const BESIDE: &str = "('apalis.workers', 'durable.clock', 'durable.tick', 'durable.wanted', 'public.drill_log')";
 
 /// Companies with a line that is live since 2015, at 200.00 a month and 0.10 a message.
 async fn companies(installation: &Installation) -> Vec<(TenantId, LineId)> {
@@ -95,7 +97,7 @@ async fn closed(installation: &Installation, month: Period) {
         month.first_day()
     );
     let look = || async { (count(installation, &done).await == 1).then_some(()) };
-    eventually(PATIENCE, look).await.unwrap_or_else(|| panic!("{month} is not closed"));
+    eventually(CLOSE_PATIENCE, look).await.unwrap_or_else(|| panic!("{month} is not closed"));
 }
 
 /// One invoice for each company and month, of the same amount, numbered without a gap, in whole chains.
@@ -185,19 +187,20 @@ async fn killed_at_every_write_a_month_is_billed_once() {
         .into_iter()
         .flat_map(|(relation, op)| [Moment::Before, Moment::Unheard].map(|moment| (relation.clone(), op.clone(), moment)))
         .collect();
-    let hits = join_all((0..SHARDS).map(|shard| killed(drills.iter().skip(shard).step_by(SHARDS).cloned().collect()))).await;
-    let hits: usize = hits.into_iter().sum();
-    assert!(hits * 10 >= drills.len() * 9, "only {hits} of {} writes were met", drills.len());
+    let unmet = join_all((0..SHARDS).map(|shard| killed(drills.iter().skip(shard).step_by(SHARDS).cloned().collect()))).await;
+    let unmet = unmet.concat();
+    println!("{} of {} writes were not met: {unmet:?}", unmet.len(), drills.len());
+    assert!(unmet.len() * 10 <= drills.len(), "of {} writes these were not met: {unmet:?}", drills.len());
 }
 
-/// One month and one death per drill. Says how many were met.
-async fn killed(drills: Vec<Drill>) -> usize {
+/// One month and one death per drill. Says which writes were not met.
+async fn killed(drills: Vec<Drill>) -> Vec<Drill> {
     let installation = Installation::open(Config::default()).await;
     let front = installation.front().await;
     let companies = companies(&installation).await;
     ddl(&installation, DRILL.to_owned()).await;
     let mut guard = PgConnection::connect(&installation.environment["DATABASE_URL"]).await.expect("a connection");
-    let (mut hits, mut month): (_, Period) = (0, FIRST.parse().expect("a month"));
+    let (mut unmet, mut month): (Vec<Drill>, Period) = (Vec::new(), FIRST.parse().expect("a month"));
     for (relation, op, moment) in &drills {
         deliver(&installation, &companies, month.start(chrono_tz::UTC) + chrono::Duration::days(5)).await;
         ask_to_close(&installation, month).await;
@@ -211,7 +214,9 @@ async fn killed(drills: Vec<Drill>) -> usize {
         let there = || async {
             (count(&installation, "pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())").await > 0).then_some(())
         };
-        hits += usize::from(eventually(PATIENCE, there).await.is_some());
+        if eventually(REACH_PATIENCE, there).await.is_none() {
+            unmet.push((relation.clone(), op.clone(), *moment));
+        }
         doomed.kill().await.expect("kill -9");
         if matches!(moment, Moment::Before) {
             let blocked = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and not granted
@@ -233,7 +238,7 @@ async fn killed(drills: Vec<Drill>) -> usize {
     whole(&installation, drills.len(), "200.10").await;
     drop((front, guard));
     installation.close().await;
-    hits
+    unmet
 }
 
 /// Time passes, and no process of ours is there to see it.
@@ -264,7 +269,7 @@ async fn months_that_ended_in_an_outage_are_closed_once_by_whoever_comes_back() 
     let first = installation.workers();
     installation.ready().await;
     let known = || async { (count(&installation, "durable.tick where name = 'close_months'").await == 1).then_some(()) };
-    eventually(PATIENCE, known).await.expect("the schedule");
+    eventually(REACH_PATIENCE, known).await.expect("the schedule");
     first.kill().await.expect("kill -9");
 
     let zone = chrono_tz::Africa::Casablanca;
@@ -280,7 +285,7 @@ async fn months_that_ended_in_an_outage_are_closed_once_by_whoever_comes_back() 
             let path = format!("/v1/billing/months/{month}/close");
             (installation.call(Method::POST, &path, Some(&json!({}))).await.0 == StatusCode::ACCEPTED).then_some(())
         };
-        eventually(PATIENCE, over).await.expect("the month is over");
+        eventually(CLOSE_PATIENCE, over).await.expect("the month is over");
     };
     tokio::join!(asked(), asked());
     closed(&installation, month).await;
@@ -428,7 +433,7 @@ async fn verify_names_the_first_broken_link_of_every_chain() {
     let front = installation.front().await;
     let worker = installation.workers();
     let order = installation.order().await;
-    let ends = installation.end_of(&[order], Duration::from_secs(7), Duration::from_secs(150)).await;
+    let ends = installation.end_of(&[order], Duration::from_secs(7), END_PATIENCE).await;
     assert_eq!(ends, ["succeeded"]);
     let companies = companies(&installation).await;
     let mut month: Period = FIRST.parse().expect("a month");

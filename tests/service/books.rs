@@ -17,7 +17,7 @@ const CODE_BUDGET: [(usize, TimeDelta); 3] =
     [(1, TimeDelta::seconds(59)), (3, TimeDelta::seconds(3_599)), (5, TimeDelta::seconds(86_399))];
 
 /// For the last news to be taken.
-const NEWS_PATIENCE: Duration = Duration::from_secs(60);
+const NEWS_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Each order ended with exactly one number, live or given back, or with none; nothing was paid twice, no budget was passed, the receipts hold.
 pub(crate) async fn balance(installation: &Installation, orders: &[Order]) {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 const HOUR_S: u64 = 3_600;
 const MONTH_S: u64 = 31 * 24 * HOUR_S;
 /// A month with every schedule registered and lines that live, on a busy machine.
-const MONTH_PATIENCE: Duration = Duration::from_secs(150);
-/// Real time passes, too.
-const SLACK_S: i64 = 120;
+const MONTH_PATIENCE: Duration = Duration::from_secs(600);
+/// Real time passes, too; less than what is missing to 72 hours.
+const SLACK_S: i64 = 1_800;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_sleeps_three_days_and_a_month_passes_in_moments() {

@@ -2,12 +2,15 @@
 
 use crate::{
     books,
-    installation::{Installation, Order},
+    installation::{END_PATIENCE, Installation, Order, STOP_PATIENCE},
 };
 use chrono::{DateTime, Utc};
 use domain::{billing::Period, money::Units};
 use simulators::Config;
 use std::time::Duration;
+
+/// Nothing happens for this long: then it is time that is missing.
+const STILL: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_line_is_ordered_and_followed_from_the_terminal() {
@@ -51,7 +54,7 @@ async fn a_line_is_ordered_and_followed_from_the_terminal() {
     let told = String::from_utf8(refused.stderr).expect("text");
     assert!(told.starts_with("error: ") && told.trim_end().ends_with("404)") && told.lines().count() == 1, "{told}");
 
-    service.stop(Duration::from_secs(20)).await.expect("it stops when told to");
+    service.stop(STOP_PATIENCE).await.expect("it stops when told to");
     installation.close().await;
 }
 
@@ -61,7 +64,7 @@ async fn a_receipt_that_was_touched_is_found() {
     let service = installation.spawn(&["serve"]);
     installation.ready().await;
     let order = installation.order().await;
-    let ends = installation.end_of(std::slice::from_ref(&order), Duration::from_secs(5), Duration::from_secs(60)).await;
+    let ends = installation.end_of(std::slice::from_ref(&order), STILL, END_PATIENCE).await;
     assert_eq!(ends, ["succeeded"]);
     books::balance(&installation, &[order]).await;
     sqlx::query("update receipt set record = jsonb_set(record, '{kind}', '\"nothing\"') where seq = 2")
@@ -81,8 +84,8 @@ async fn secrets_are_sealed_again_with_a_new_key_and_the_old_one_may_go() {
     let service = installation.spawn(&["serve"]);
     installation.ready().await;
     let order = installation.order().await;
-    installation.end_of(&[order], Duration::from_secs(5), Duration::from_secs(60)).await;
-    drop(service);
+    installation.end_of(&[order], STILL, END_PATIENCE).await;
+    service.kill().await.expect("kill -9");
 
     let old = installation.environment["LIGNE_VAULT_KEYS"].clone();
     let made = installation.ligne(&["vault", "key", "next"]).await;
@@ -105,7 +108,7 @@ async fn a_month_is_closed_shown_paid_credited_and_exported_from_the_terminal() 
     let service = installation.spawn(&["serve"]);
     installation.ready().await;
     let order = installation.order().await;
-    installation.end_of(&[order], Duration::from_secs(5), Duration::from_secs(60)).await;
+    installation.end_of(&[order], STILL, END_PATIENCE).await;
     let clock = installation.json(&["clock", "show"]).await;
     let now: DateTime<Utc> = clock["now"].as_str().expect("a time").parse().expect("a time");
     let month = Period::of(now, chrono_tz::Africa::Casablanca).to_string();
@@ -149,6 +152,6 @@ async fn a_month_is_closed_shown_paid_credited_and_exported_from_the_terminal() 
     let balanced = installation.json(&["bill", "reconcile", &month]).await;
     assert_eq!(balanced["balanced"], true, "{balanced}");
 
-    service.stop(Duration::from_secs(20)).await.expect("it stops when told to");
+    service.stop(STOP_PATIENCE).await.expect("it stops when told to");
     installation.close().await;
 }

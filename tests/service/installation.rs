@@ -23,7 +23,11 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// How far time is moved when it is time that is missing; both worlds stop at whatever falls due on the way.
 const CLOCK_STEP: Duration = Duration::from_secs(600);
 /// Moving the clock answers when all that became due is worked.
-const ADVANCE_PATIENCE: Duration = Duration::from_secs(180);
+const ADVANCE_PATIENCE: Duration = Duration::from_secs(600);
+/// For orders to end, on any machine.
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(600);
+/// For a process that was told to stop: it finishes what it has in hand.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(120);
 /// Lines of each log that a failed test shows, and letters of each.
 const LOG_LINES: usize = 60;
 const LOG_WIDTH: usize = 400;
