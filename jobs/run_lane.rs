@@ -475,20 +475,15 @@ impl<'a> Lane<'a> {
     fn learn(&mut self, due: &Due, answer: outcome::Answer) -> (Outcome, Effect) {
         let now = self.tools.clock.now();
         let (mut outcome, effect) = outcome::sort(due, answer, now);
+        let pair = self.pairs.entry(due.contact_id).or_insert_with(|| gate::bucket(&due.recent));
+        pair.answered(now.timestamp_millis());
         match &effect {
-            Effect::None => {
-                if let Some(bucket) = self.pairs.get_mut(&due.contact_id) {
-                    bucket.accepted();
-                }
-            }
+            Effect::None => pair.accepted(),
             Effect::SlowLine => {
                 let rests_until = self.limiter.slow_down(self.limiter_us(Instant::now()));
                 outcome.due_at = DateTime::from_timestamp_micros(rests_until);
             }
-            Effect::SlowPair => {
-                let bucket = self.pairs.entry(due.contact_id).or_insert_with(|| gate::bucket(&due.recent));
-                outcome.due_at = DateTime::from_timestamp_millis(bucket.slow_down(now.timestamp_millis()));
-            }
+            Effect::SlowPair => outcome.due_at = DateTime::from_timestamp_millis(pair.slow_down(now.timestamp_millis())),
             Effect::StopLine(reason, until) | Effect::StopAccount(_, reason, until) => {
                 self.stopped = Some(Stop { reason: reason.clone(), until: *until });
             }

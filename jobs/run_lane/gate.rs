@@ -1,7 +1,7 @@
 //! What a due message may do: go, wait, or never go. Every reason is a sentence that people read.
 
 use chrono::{DateTime, Duration, Utc};
-use domain::limits::PairBucket;
+use domain::limits::{ARRIVES_WITHIN_US, PairBucket};
 use providers::meta::PhoneNumber;
 use store::messages::Due;
 
@@ -53,12 +53,14 @@ pub(super) fn key(message: &Due) -> Option<String> {
     message.bsuid.clone().or_else(|| message.phone.clone())
 }
 
-/// A pair's bucket as its own rows tell it: exact after any hand-over.
+/// A pair's bucket as its own rows tell it after any hand-over: of each attempt it is known when it was committed, and by when at
+/// the latest it arrived.
 pub(super) fn bucket(recent: &[DateTime<Utc>]) -> PairBucket {
     let mut bucket = PairBucket::full();
     for at in recent {
+        let arrived_ms = at.timestamp_millis() + ARRIVES_WITHIN_US / 1_000;
         // A send that the bucket would have refused was sent all the same: it counts when it may.
-        if let Err(later) = bucket.take(at.timestamp_millis()) {
+        if let Err(later) = bucket.take(arrived_ms) {
             let _ = bucket.take(later);
         }
     }

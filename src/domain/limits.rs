@@ -318,6 +318,12 @@ impl PairBucket {
         self.next_ms()
     }
 
+    /// A call was answered: it arrived by now, and perhaps only now. A bucket that was full at its release begins to refill then.
+    /// Holds as long as a pair has one call under way at a time.
+    pub fn answered(&mut self, now_ms: i64) {
+        self.full_at_ms = self.full_at_ms.max(now_ms + PAIR_REFILL_MS);
+    }
+
     /// The provider took a message: refusals in a row are over.
     pub fn accepted(&mut self) {
         self.refusals = 0;
@@ -520,6 +526,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_pair_is_never_refused_however_long_its_calls_are_on_their_way(
+            calls in prop::collection::vec((0i64..9_000, 0i64..30_000, 0.0f64..=1.0), 1..200)
+        ) {
+            let (mut ours, mut theirs, mut now) = (PairBucket::full(), PairBucket::full(), 0);
+            for (pause, took, share) in calls {
+                // Now and then, or a burst would never end.
+                now += if pause < 8_000 { 0 } else { pause * 10 };
+                if let Err(at) = ours.take(now) {
+                    now = at;
+                    prop_assert_eq!(ours.take(now), Ok(()));
+                }
+                let took = if took < 25_000 { took / 1_000 } else { took };
+                let arrived = now + (took as f64 * share) as i64;
+                prop_assert_eq!(theirs.take(arrived), Ok(()), "arrived at {}", arrived);
+                now += took;
+                ours.answered(now);
+            }
+        }
+
         #[test]
         fn no_second_sees_more_than_the_highest_level_in_it(
             events in prop::collection::vec(event(), 1..300), ways in prop::collection::vec(way(), 1..100)
