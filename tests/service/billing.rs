@@ -159,11 +159,17 @@ async fn writes_of_a_close() -> BTreeSet<(String, String)> {
     ddl(&installation, notes).await;
     let worker = installation.workers();
     closed(&installation, month).await;
-    let writes =
-        sqlx::query_as("select distinct relation, op from drill_log").fetch_all(&installation.db).await.expect("the notes");
+    let mut writes: BTreeSet<(String, String)> = sqlx::query_as("select distinct relation, op from drill_log")
+        .fetch_all(&installation.db)
+        .await
+        .expect("the notes")
+        .into_iter()
+        .collect();
+    // What is old is forgotten now and then, whether a month is closed or not.
+    writes.retain(|(relation, op)| op != "DELETE" || !["durable.run", "durable.step"].contains(&relation.as_str()));
     drop((front, worker));
     installation.close().await;
-    writes.into_iter().collect()
+    writes
 }
 
 /// Where the process dies at a write.
