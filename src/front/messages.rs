@@ -247,6 +247,7 @@ impl MessageView {
             self.eta = place.lane_stopped_until;
             self.waiting_for = stop;
         } else if let Some(behind) = place.behind {
+            self.eta = place.behind_until;
             self.waiting_for = Some(format!("message {behind} to the same contact, whose outcome is not known yet"));
         } else if let Some(status) = place.template_status.as_deref().filter(|status| *status != "APPROVED") {
             self.eta = place.template_paused_until;

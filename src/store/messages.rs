@@ -473,6 +473,8 @@ pub struct Place {
     pub tenant_status: String,
     /// A message to the same contact whose outcome is not known yet.
     pub behind: Option<Uuid>,
+    /// When its policy decides.
+    pub behind_until: Option<DateTime<Utc>>,
     /// A message to the same contact that goes first, and when it is due.
     pub after: Option<Uuid>,
     pub after_due_at: Option<DateTime<Utc>>,
@@ -491,10 +493,11 @@ pub async fn place(db: impl PgExecutor<'_>, message: &Message) -> sqlx::Result<O
                 a.stopped_reason as "lane_stopped?", a.stopped_until as "lane_stopped_until?",
                 (select reason from account_stop s where s.messaging_account = l.messaging_account and (s.until is null or s.until > durable.now())) as account_stopped,
                 a.slowed_to as "slowed_to?", l.throughput, l.status as line_status, t.status as tenant_status,
-                (select o.message_id from message o where o.line_id = $1 and o.contact_id = $7 and o.direction = 'out' and o.message_id <> $2
-                    and o.unsettled limit 1) as behind,
+                b.message_id as "behind?", b.hold_until as "behind_until?",
                 f.message_id as "after?", f.due_at as "after_due_at?", p.status as "template_status?", p.paused_until as "template_paused_until?"
            from line l join tenant t using (tenant_id) left join lane a using (line_id) left join template p on p.template_id = $8
+           left join lateral (select o.message_id, o.hold_until from message o where o.line_id = $1 and o.contact_id = $7 and o.direction = 'out'
+                and o.message_id <> $2 and o.unsettled limit 1) b on true
            left join lateral (select o.message_id, o.due_at from message o where o.line_id = $1 and o.contact_id = $7 and o.direction = 'out'
                 and o.queued and (o.priority > $3 or o.priority = $3 and o.seq < $5)
                 and (o.not_before is null or o.not_before <= durable.now()) order by o.priority desc, o.seq limit 1) f on true

@@ -100,7 +100,7 @@ async fn every_message_that_waits_says_why(db: PgPool) {
         "message set status = 'unknown', hold_until = durable.now() + interval '5 minutes' where message_id = '{first}'"
     ))
     .await;
-    assert_eq!(talk.waits(&third).await, (format!("message {first} to the same contact, whose outcome is not known yet"), false));
+    assert_eq!(talk.waits(&third).await, (format!("message {first} to the same contact, whose outcome is not known yet"), true));
     assert!(talk.show(&first).await["eta"].is_string());
 
     // The template, with the end of its pause if Meta told one.
