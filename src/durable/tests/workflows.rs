@@ -434,6 +434,12 @@ async fn a_child_is_started_exactly_once_and_its_end_is_heard(db: PgPool) {
     let process = test.process();
     let good = test.start(&Parent { child: "good".into() }).await;
     gate.reached().await;
+    // The child at rest: an act of its own that the crash cut off would be done again.
+    until(async || {
+        let resting = "select count(*) from durable.run where workflow = 'order' and status = 'waiting'";
+        sqlx::query_scalar::<_, i64>(resting).fetch_one(&test.db).await.unwrap() == 1
+    })
+    .await;
     process.crash().await;
     test.world.no_gate("after");
     support::lapse_all(&test.db).await;

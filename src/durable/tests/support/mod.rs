@@ -167,9 +167,14 @@ pub(crate) async fn commit<R>(db: &PgPool, change: impl AsyncFnOnce(&mut Tx<'_>)
 
 /// What a lapsed lease looks like to everybody else: the worker is struck off and its work is free.
 pub(crate) async fn lapse_all(db: &PgPool) {
-    sqlx::query("update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null, attempts = attempts + 1 where lock_by is not null")
-        .execute(db)
-        .await
-        .unwrap();
-    sqlx::query("delete from apalis.workers").execute(db).await.unwrap();
+    // Rows first, as the sweep does: a claim that a crashed process left on its way is seen or refused.
+    let mut tx = db.begin().await.unwrap();
+    for statement in [
+        "select from apalis.workers order by id for update",
+        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null, attempts = attempts + 1 where lock_by is not null",
+        "delete from apalis.workers",
+    ] {
+        sqlx::query(statement).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
 }
