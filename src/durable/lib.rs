@@ -6,6 +6,7 @@
 mod batch;
 mod clock;
 mod cron;
+pub mod dead;
 mod forget;
 mod journal;
 mod lease;

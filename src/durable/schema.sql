@@ -166,6 +166,8 @@ begin
         create unique index durable_key on apalis.jobs (job_type, idempotency_key) where idempotency_key is not null;
     end if;
 end $$;
+-- People look at the dead beside any number of the living.
+create index if not exists durable_dead on apalis.jobs (id) where status = 'Killed';
 
 -- apalis scans the whole backlog per fetch and lives in real time only. This walks the fetch index from the highest priority
 -- down, reads due rows alone, and lives by durable.now().

@@ -52,6 +52,8 @@ pub(crate) const GRANTS: &[(Method, &str, &[Role])] = &[
     (Method::POST, "/v1/quarantine/{id}/replay", ADMIN),
     (Method::GET, "/v1/callbacks", SALES),
     (Method::POST, "/v1/callbacks/{id}/replay", SALES),
+    (Method::GET, "/v1/jobs", ADMIN),
+    (Method::POST, "/v1/jobs/{id}/retry", ADMIN),
     (Method::GET, "/v1/sandbox/clock", ADMIN),
     (Method::POST, "/v1/sandbox/clock", ADMIN),
     (Method::GET, "/v1/events", ALL),

@@ -6,7 +6,7 @@ mod session;
 use crate::{
     App,
     ask::{Path, Query, read_body},
-    callbacks, lines,
+    callbacks, dead_jobs, lines,
     messages::{self, What},
     numbers::OrphanView,
     page::Paging,
@@ -62,6 +62,8 @@ pub(crate) fn routes() -> Router<App> {
         .route("/console/quarantine/{id}/replay", post(replay_event))
         .route("/console/callbacks", get(all_callbacks))
         .route("/console/callbacks/{id}/replay", post(replay_callback))
+        .route("/console/jobs", get(all_dead_jobs))
+        .route("/console/jobs/{id}/retry", post(retry_job))
         .route("/console/orphans", get(orphans))
         .route_layer(axum::middleware::map_response(guard))
 }
@@ -184,6 +186,7 @@ async fn log_out(Form(Token { .. }): Form<Token>) -> Response {
 async fn overview(State(app): State<App>, session: Session) -> Answer {
     let db = &app.front.db;
     let (stuck, asked) = durable::runs::stalled(db, &["look_again", "name_reviewed"]).await?;
+    let dead = durable::dead::count(db).await?;
     let troubles = store::troubles::now(db).await?;
     let told = [
         (stuck, "stuck runs: an undo was refused", "/console/runs?status=stuck", "bad"),
@@ -191,6 +194,7 @@ async fn overview(State(app): State<App>, session: Session) -> Answer {
         (troubles.lanes, "stopped lines", "/console/lines", "bad"),
         (troubles.lines, "paused or restricted lines", "/console/lines", "bad"),
         (troubles.parked, "parked messages: nobody knows whether they were sent", "/console/lines", "bad"),
+        (dead, "jobs that were given up", "/console/jobs", "bad"),
         (asked, "runs that wait for a review, a paper or a name", "/console/runs?status=waiting", "warn"),
         (troubles.orphans, "numbers that are paid for and no line claims", "/console/orphans", "warn"),
         (troubles.quarantined, "webhooks without an owner", "/console/quarantine", "warn"),
@@ -684,6 +688,37 @@ async fn replay_callback(State(app): State<App>, Path(id): Path<Uuid>, Form(Toke
     Ok(Redirect::to("/console/callbacks").into_response())
 }
 
+async fn all_dead_jobs(State(app): State<App>, session: Session) -> Answer {
+    let rows: Vec<_> = dead_jobs::list_all(&app)
+        .await?
+        .iter()
+        .map(|job| {
+            html!(
+                "<td>{}<td>{}<td><code>{}</code><td>{}<td>{}<td>{}",
+                time(job.died_at),
+                Text(&job.queue),
+                Text(&job.payload),
+                job.attempts,
+                maybe(job.error.as_deref()),
+                button(&session, &format!("/console/jobs/{}/retry", job.id), "Try again", "")
+            )
+        })
+        .collect();
+    let list = table(&["given up", "job", "about", "tries", "why", ""], &rows, "Every job was done.");
+    let body = html!(
+        "<h1>Jobs</h1><p class=lead>Work that was refused or failed at every try. Mend the cause, then try it again; after 30 days it \
+         is forgotten.</p>{list}"
+    );
+    Ok(page("Jobs", Some(&session), "/console/jobs", &body))
+}
+
+async fn retry_job(State(app): State<App>, Path(id): Path<String>, Form(Token { .. }): Form<Token>) -> Answer {
+    let mut tx = app.front.db.begin().await?;
+    dead_jobs::again(&mut tx, &id).await?;
+    tx.commit().await?;
+    Ok(Redirect::to("/console/jobs").into_response())
+}
+
 async fn orphans(State(app): State<App>, session: Session) -> Answer {
     let rows = store::lines::orphans(&app.front.db).await?.into_iter().map(OrphanView::from);
     let rows: Vec<_> = rows
@@ -725,6 +760,7 @@ fn page(title: &str, session: Option<&Session>, here: &str, body: &Html) -> Resp
             ("Lines", "/console/lines"),
             ("Quarantine", "/console/quarantine"),
             ("Callbacks", "/console/callbacks"),
+            ("Jobs", "/console/jobs"),
             ("Orphans", "/console/orphans"),
         ] {
             let current = if path == here { " aria-current=page" } else { "" };

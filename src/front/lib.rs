@@ -9,6 +9,7 @@ mod clock;
 mod console;
 mod contacts;
 mod cors;
+mod dead_jobs;
 mod events;
 mod health;
 mod hooks;
@@ -200,6 +201,8 @@ fn v1() -> OpenApiRouter<App> {
         .routes(routes!(quarantine::replay))
         .routes(routes!(callbacks::list))
         .routes(routes!(callbacks::replay))
+        .routes(routes!(dead_jobs::list))
+        .routes(routes!(dead_jobs::retry))
         .routes(routes!(clock::tell, clock::advance))
         .routes(routes!(events::stream))
         .routes(routes!(templates::create, templates::list))

@@ -81,6 +81,15 @@ async fn a_job_is_tried_again_with_delays_and_then_dead(db: PgPool) {
     assert_eq!(world.times("c 1"), 2);
     // The dead stay to be seen, the done are gone.
     assert_eq!(jobs(&db).await, [("Killed".to_owned(), 3), ("Killed".to_owned(), 1)]);
+    let dead = durable::dead::list(&db, 10).await.unwrap();
+    let told: Vec<_> = dead.iter().map(|job| (job.attempts, job.error.as_ref().unwrap().why.as_str())).collect();
+    assert_eq!(told, [(1, "no"), (3, "busy")]);
+    assert_eq!(durable::dead::count(&db).await.unwrap(), 2);
+    // Once its cause is mended, a person has it tried again, once.
+    assert!(commit(&db, async |tx| durable::dead::retry(tx, &dead[0].id).await).await);
+    assert!(!commit(&db, async |tx| durable::dead::retry(tx, &dead[0].id).await).await);
+    settle(&db).await;
+    assert_eq!((world.times("b 1"), durable::dead::count(&db).await.unwrap()), (2, 1));
 }
 
 #[sqlx::test(migrations = false)]

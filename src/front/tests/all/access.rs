@@ -117,6 +117,7 @@ async fn belongings(service: &Service, tenant: Uuid) -> HashMap<&'static str, St
         ("months", "2026-13".to_owned()),
         // Of nobody: an operator's, whatever the id.
         ("quarantine", Uuid::now_v7().to_string()),
+        ("jobs", Uuid::now_v7().to_string()),
     ])
 }
 

@@ -40,6 +40,7 @@ async fn the_console_opens_to_admins_alone(db: PgPool) {
         "/console/lines",
         "/console/quarantine",
         "/console/callbacks",
+        "/console/jobs",
         "/console/orphans",
     ] {
         let answer = page(&service, path, "").await;
@@ -59,6 +60,7 @@ async fn the_console_opens_to_admins_alone(db: PgPool) {
         "/console/lines",
         "/console/quarantine",
         "/console/callbacks",
+        "/console/jobs",
         "/console/orphans",
     ] {
         let answer = page(&service, path, &cookie).await;
@@ -149,8 +151,18 @@ async fn foreign_words_are_shown_and_not_run(db: PgPool) {
     sqlx::query("update durable.run set error = $1").bind(&error).execute(&service.db).await.unwrap();
     store::callbacks::add(&service.db, tenant.into(), evil, evil, "{}").await.unwrap();
     store::lines::note_orphan(&service.db, "telnyx", evil, evil, None, evil).await.unwrap();
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, last_result, done_at)
+         values ('1', $1, to_json($1::text)::text::bytea, 'Killed', json_build_object('Err', $2::json)::jsonb, now())",
+    )
+    .bind(evil)
+    .bind(&error)
+    .execute(&service.db)
+    .await
+    .unwrap();
     let cookie = cookie(&log_in(&service, ADMIN).await);
     for path in [
+        "/console/jobs".to_owned(),
         "/console/runs".to_owned(),
         format!("/console/runs/{run}"),
         "/console/lines".to_owned(),

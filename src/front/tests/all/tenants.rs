@@ -135,3 +135,22 @@ async fn a_callback_is_listed_and_sent_again(db: PgPool) {
     assert_eq!((replayed.status.as_u16(), &replayed.json()["status"]), (202, &json!("pending")));
     assert_eq!(service.count("apalis.jobs").await, 1);
 }
+
+#[sqlx::test(migrations = "../../migrations")]
+async fn a_job_that_was_given_up_is_listed_and_tried_again(db: PgPool) {
+    let service = Service::open(db).await;
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, attempts, last_result, done_at)
+         values ('7', 'fetch_media', '{\"media\":1}', 'Killed', 25, '{\"Err\":{\"kind\":\"rejected\",\"why\":\"gone\"}}', now())",
+    )
+    .execute(&service.db)
+    .await
+    .unwrap();
+    let job = &service.get("/v1/jobs", ADMIN).await.json()["data"][0];
+    assert_eq!((&job["queue"], &job["payload"], &job["attempts"]), (&json!("fetch_media"), &json!({ "media": 1 }), &json!(25)));
+    assert!(job["error"].as_str().unwrap().contains("gone"), "{job}");
+    assert_eq!(service.post("/v1/jobs/7/retry", ADMIN, &json!({})).await.status, 202);
+    assert_eq!(service.count("apalis.jobs where status = 'Pending' and attempts = 0").await, 1);
+    assert_eq!(service.get("/v1/jobs", ADMIN).await.json()["data"], json!([]));
+    assert_eq!(service.post("/v1/jobs/7/retry", ADMIN, &json!({})).await.code(), "not_found");
+}
