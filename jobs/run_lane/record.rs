@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use store::messages::{self, Outcome};
+use store::{
+    messages::{self, Outcome},
+    plans,
+};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
@@ -120,7 +123,7 @@ async fn persist(db: &PgPool, mut outcomes: Vec<Outcome>) -> Result<(), Failure>
 
 async fn settle(db: &PgPool, outcomes: &[Outcome]) -> sqlx::Result<()> {
     let mut tx = db.begin().await?;
-    messages::by_key(&mut tx).await?;
+    plans::by_key(&mut tx).await?;
     messages::settle(&mut *tx, outcomes).await?;
     tx.commit().await
 }

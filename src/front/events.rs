@@ -229,11 +229,13 @@ impl Reader {
             // The tail first: what is read after it is whole up to there.
             let tail = self.app.news.tail.load(Ordering::Acquire);
             // One connection for the whole look: each time one is taken, it is asked whether it is still alive.
-            let mut db = self.app.front.db.acquire().await.ok()?;
+            let mut db = self.app.front.db.begin().await.ok()?;
+            store::plans::by_key(&mut db).await.ok()?;
             let found = events::between(&mut *db, self.tenant, self.cursor, tail, READ_EVENTS).await.ok()?;
             self.look = i64::try_from(found.len()).is_ok_and(|found| found == READ_EVENTS);
             self.cursor = found.last().map_or(self.cursor, |last| last.id);
             self.ready = self.show(&mut db, found).await.ok()?.into();
+            db.commit().await.ok()?;
         }
     }
 

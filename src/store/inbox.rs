@@ -148,8 +148,7 @@ pub struct Waiting {
 /// provider until it ends: whoever comes meanwhile waits, and then sees what is left. One that is frozen meanwhile loses its
 /// connection, and with it the transaction.
 pub async fn next(tx: &mut PgConnection, provider: Provider, limit: i64) -> sqlx::Result<Vec<Waiting>> {
-    // Whatever a batch touches it finds by key. A plan that was made while a table was small would go on scanning the whole of it
-    // until the next ANALYZE. What has no index (the clock's one row) seems so dear then that each call of it would be compiled.
+    // As `plans::by_key`, except that lists of the program's own may be joined as suits them.
     sqlx::query!(
         r#"select set_config('idle_in_transaction_session_timeout', $2, true) as patience, set_config('enable_seqscan', 'off', true) as by_key,
                 set_config('enable_bitmapscan', 'off', true) as in_order,
@@ -184,14 +183,16 @@ pub async fn is_done(tx: &mut PgConnection, provider: Provider) -> sqlx::Result<
     .await
 }
 
-/// [`taken`] for many. Those that are `spent` are kept elsewhere, message by message: their bodies go, unless they are in quarantine.
+/// [`taken`] for many, found by their places: for many keys at once the planner would read all of a provider's, while it believes
+/// that there are few, and go on with that plan. Those that are `spent` are kept elsewhere, message by message: their bodies go, unless they are in quarantine.
 pub async fn all_taken(tx: &mut PgConnection, provider: Provider, events: &[String], spent: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox i set taken_at = durable.now(), body_sealed = case
             when event_id = any($3) and not exists (select from quarantine q
                 where q.provider = i.provider and q.event_id = i.event_id and q.replayed_at is null) then null
             else body_sealed end
-         where provider = $1 and event_id = any($2)",
+         where ctid = any(array(
+             select (select ctid from inbox where provider = $1 and event_id = e.id) from unnest($2::text[]) as e(id)))",
         provider.as_str(),
         events,
         spent

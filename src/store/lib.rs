@@ -20,6 +20,7 @@ pub mod messages;
 pub mod news;
 pub mod payments;
 pub mod people;
+pub mod plans;
 pub mod purchases;
 pub mod quarantine;
 pub mod quota;

@@ -173,16 +173,6 @@ pub struct Outcome {
     pub counts: bool,
 }
 
-/// For the rest of the transaction, large batches find their rows one by one by key: the planner would read the whole table.
-pub async fn by_key(tx: &mut sqlx::PgConnection) -> sqlx::Result<()> {
-    sqlx::query!(
-        "select set_config('enable_hashjoin', 'off', true) as hash, set_config('enable_mergejoin', 'off', true) as merge"
-    )
-    .fetch_one(tx)
-    .await
-    .map(drop)
-}
-
 /// Records the outcomes of a batch and tells the tenants of them, in one statement. A status webhook may have been faster: it wins
 /// and has told its own, and only the wamid is filled in.
 pub async fn settle(db: impl PgExecutor<'_>, outcomes: &[Outcome]) -> sqlx::Result<()> {
