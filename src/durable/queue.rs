@@ -105,31 +105,24 @@ pub(crate) async fn push(
     payload: String,
     options: Options,
 ) -> Result<bool, Failure> {
-    let payload = payload.into_bytes();
-    let queued = sqlx::query(
-        "insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
-         values ($1, $2, $3, 'Pending', 0, $4, coalesce($5, durable.now()), $6, $7) on conflict do nothing",
+    let wanted = sqlx::query(
+        "with queued as (
+             insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
+             values ($1, $2, $3, 'Pending', 0, $4, coalesce($5, durable.now()), $6, $7) on conflict do nothing returning id
+         )
+         insert into durable.wanted (queue, key, payload, max_attempts) select $2, $7, $3, $4 where not exists (select from queued)",
     )
     .bind(ulid(Uuid::now_v7()))
     .bind(queue)
-    .bind(&payload)
+    .bind(payload.into_bytes())
     .bind(attempts)
     .bind(options.run_at)
     .bind(options.priority)
-    .bind(&options.key)
+    .bind(options.key)
     .execute(&mut **tx)
     .await?
     .rows_affected();
-    if queued == 0 {
-        sqlx::query("insert into durable.wanted (queue, key, payload, max_attempts) values ($1, $2, $3, $4)")
-            .bind(queue)
-            .bind(options.key)
-            .bind(payload)
-            .bind(attempts)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(queued == 1)
+    Ok(wanted == 0)
 }
 
 /// apalis spells its ids as ULIDs: 26 digits of Crockford's base 32.

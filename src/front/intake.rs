@@ -6,7 +6,10 @@ use durable::Tx;
 use jobs::{TakeWebhook, TakeWhatsapp, Tools};
 use sqlx::PgPool;
 use store::inbox::{self, NewEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 /// Events of one transaction.
 const BATCH_EVENTS: usize = 256;
@@ -34,22 +37,31 @@ impl Intake {
     }
 }
 
+/// The next transaction is written while the last one commits, and commits after it: what came first is there first.
 async fn batch(db: PgPool, mut waiting: mpsc::Receiver<(NewEvent, Reply)>) {
     let mut batch = Vec::with_capacity(BATCH_EVENTS);
+    let mut committing: Option<JoinHandle<()>> = None;
     while waiting.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
         let (events, replies): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let outcome = commit(&db, &events).await;
-        metrics::histogram!("webhook_batch_events").record(events.len() as f64);
-        let answer = outcome.map_err(|problem| problem.code);
-        for reply in replies {
-            // A caller that hung up does not want to know.
-            let _ = reply.send(answer);
+        let written = write(&db, &events).await;
+        if let Some(committing) = committing.take() {
+            // One that broke has answered nobody, and its callers are told so.
+            let _ = committing.await;
         }
+        committing = Some(tokio::spawn(async move {
+            let outcome = async { written?.commit().await.map_err(Problem::from) }.await;
+            metrics::histogram!("webhook_batch_events").record(replies.len() as f64);
+            let answer = outcome.map_err(|problem| problem.code);
+            for reply in replies {
+                // A caller that hung up does not want to know.
+                let _ = reply.send(answer);
+            }
+        }));
     }
 }
 
-async fn commit(db: &PgPool, events: &[NewEvent]) -> Result<(), Problem> {
-    let mut tx: Tx<'_> = db.begin().await?;
+async fn write(db: &PgPool, events: &[NewEvent]) -> Result<Tx<'static>, Problem> {
+    let mut tx = db.begin().await?;
     let mut whatsapp = false;
     let fresh = inbox::keep(&mut tx, events).await?;
     for place in fresh.places {
@@ -66,6 +78,5 @@ async fn commit(db: &PgPool, events: &[NewEvent]) -> Result<(), Problem> {
     if whatsapp && !fresh.worked {
         durable::enqueue::<Tools, _>(&mut tx, &TakeWhatsapp {}).await?;
     }
-    tx.commit().await?;
-    Ok(())
+    Ok(tx)
 }

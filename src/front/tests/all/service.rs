@@ -58,7 +58,6 @@ impl Answer {
 
 impl Service {
     pub(crate) async fn open(db: PgPool) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         durable::setup(&db).await.unwrap();
         store::events::follow_runs(&db).await.unwrap();
         Self::beside(db).await
@@ -81,6 +80,7 @@ impl Service {
     }
 
     async fn with_patience(db: PgPool, origins: &[&'static str], body_patience: Duration) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let stop = CancellationToken::new();
         let front = Front {
             db: db.clone(),
