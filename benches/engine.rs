@@ -1,7 +1,8 @@
 //! How fast the durable engine is beside the database it stands on: `cargo bench --bench engine`.
 //!
 //! Uses `DATABASE_URL` if set (a database of its own is made there), else a private cluster with default durability. Everything
-//! is measured in one run on one machine, so that the ratios mean something; the absolute numbers do not travel.
+//! is measured in one run on one machine, so that the ratios mean something; the absolute numbers do not travel. The last ones
+//! are in src/durable/README.md.
 
 use cluster::{Cluster, Options};
 use domain::Failure;

@@ -3,6 +3,10 @@
 //!
 //! Uses `DATABASE_URL` if set (a database of its own is made there), else a private cluster with default durability. Everything
 //! is measured in one run on one machine, so that the ratios mean something; the absolute numbers do not travel.
+//!
+//! On two cores that the sender of the load, the listeners, the front, the workers and PostgreSQL share: 15,648 webhooks/s kept
+//! beside 30,630 (0.51, aim 0.7). At 1,000/s with workers running, p50 and p99: the 200 after 2.4 and 7.2 ms (aim 50), a reply on
+//! its company's streams after 26 and 61 ms (aim 100); nothing lost, doubled or put aside.
 
 mod stand;
 

@@ -6,10 +6,7 @@ use durable::Tx;
 use jobs::{TakeWebhook, TakeWhatsapp, Tools};
 use sqlx::PgPool;
 use store::inbox::{self, NewEvent};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// Events of one transaction.
 const BATCH_EVENTS: usize = 256;
@@ -37,31 +34,22 @@ impl Intake {
     }
 }
 
-/// The next transaction is written while the last one commits, and commits after it: what came first is there first.
 async fn batch(db: PgPool, mut waiting: mpsc::Receiver<(NewEvent, Reply)>) {
     let mut batch = Vec::with_capacity(BATCH_EVENTS);
-    let mut committing: Option<JoinHandle<()>> = None;
     while waiting.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
         let (events, replies): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let written = write(&db, &events).await;
-        if let Some(committing) = committing.take() {
-            // One that broke has answered nobody, and its callers are told so.
-            let _ = committing.await;
+        let outcome = commit(&db, &events).await;
+        metrics::histogram!("webhook_batch_events").record(events.len() as f64);
+        let answer = outcome.map_err(|problem| problem.code);
+        for reply in replies {
+            // A caller that hung up does not want to know.
+            let _ = reply.send(answer);
         }
-        committing = Some(tokio::spawn(async move {
-            let outcome = async { written?.commit().await.map_err(Problem::from) }.await;
-            metrics::histogram!("webhook_batch_events").record(replies.len() as f64);
-            let answer = outcome.map_err(|problem| problem.code);
-            for reply in replies {
-                // A caller that hung up does not want to know.
-                let _ = reply.send(answer);
-            }
-        }));
     }
 }
 
-async fn write(db: &PgPool, events: &[NewEvent]) -> Result<Tx<'static>, Problem> {
-    let mut tx = db.begin().await?;
+async fn commit(db: &PgPool, events: &[NewEvent]) -> Result<(), Problem> {
+    let mut tx: Tx<'_> = db.begin().await?;
     let mut whatsapp = false;
     let fresh = inbox::keep(&mut tx, events).await?;
     for place in fresh.places {
@@ -78,5 +66,6 @@ async fn write(db: &PgPool, events: &[NewEvent]) -> Result<Tx<'static>, Problem>
     if whatsapp && !fresh.worked {
         durable::enqueue::<Tools, _>(&mut tx, &TakeWhatsapp {}).await?;
     }
-    Ok(tx)
+    tx.commit().await?;
+    Ok(())
 }
