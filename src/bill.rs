@@ -36,8 +36,8 @@ pub(crate) async fn bill(verb: Bill, print: Printer) -> anyhow::Result<()> {
             let csv = api.get_bytes(&format!("/v1/billing/months/{month}/export.csv")).await?;
             match out {
                 Some(file) => save(&file, &csv, print)?,
-                None if print.json => println!("{}", json!({ "data": rows(&csv)? })),
-                None => print!("{}", String::from_utf8(csv).context("the export is not text")?),
+                None if print.json => say!("{}", json!({ "data": rows(&csv)? })),
+                None => put!("{}", String::from_utf8(csv).context("the export is not text")?),
             }
         }
         Bill::Margin { month } => {
@@ -59,7 +59,7 @@ pub(crate) async fn bill(verb: Bill, print: Printer) -> anyhow::Result<()> {
             }
             if !print.json {
                 let tolerated = if differences.is_empty() { "nothing differs" } else { "what differs is tolerated" };
-                println!("{} {month} balances: {tolerated}", print.paint.green("ok"));
+                say!("{} {month} balances: {tolerated}", print.paint.green("ok"));
             }
         }
     }
@@ -72,7 +72,7 @@ pub(crate) async fn invoice(verb: Invoice, print: Printer) -> anyhow::Result<()>
         Invoice::List(list) => print.list(&api.get(&listed(&list)?).await?, INVOICE_COLUMNS),
         Invoice::Show { number } => {
             let invoice = api.get(&path(&number)).await?;
-            if print.json { print.one(&invoice) } else { println!("{}", sheet(&invoice, print.paint)) }
+            if print.json { print.one(&invoice) } else { say!("{}", sheet(&invoice, print.paint)) }
         }
         Invoice::Pdf { number, out } => {
             let pdf = api.get_bytes(&format!("{}.pdf", path(&number))).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn invoice(verb: Invoice, print: Printer) -> anyhow::Result<()>
         Invoice::Credit { number, amount, reason, idempotency_key } => {
             let body = json!({ "amount": amount, "reason": reason });
             let note = api.post(&format!("{}/credit-notes", path(&number)), &body, idempotency_key.as_deref()).await?;
-            if print.json { print.one(&note) } else { println!("{}", sheet(&note, print.paint)) }
+            if print.json { print.one(&note) } else { say!("{}", sheet(&note, print.paint)) }
         }
     }
     Ok(())
@@ -117,9 +117,9 @@ fn listed(list: &ListInvoices) -> anyhow::Result<String> {
 fn save(file: &Path, bytes: &[u8], print: Printer) -> anyhow::Result<()> {
     std::fs::write(file, bytes).with_context(|| format!("{} cannot be written", file.display()))?;
     if print.json {
-        println!("{}", json!({ "file": file, "bytes": bytes.len() }));
+        say!("{}", json!({ "file": file, "bytes": bytes.len() }));
     } else {
-        println!("{} {} bytes in {}", print.paint.green("ok"), bytes.len(), file.display());
+        say!("{} {} bytes in {}", print.paint.green("ok"), bytes.len(), file.display());
     }
     Ok(())
 }

@@ -181,32 +181,32 @@ impl Printer {
 
     pub(crate) fn list(self, page: &Value, columns: &[&str]) {
         if self.json {
-            return println!("{page}");
+            return say!("{page}");
         }
         let rows = page["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-        println!("{}", table(columns, rows, self.paint));
+        say!("{}", table(columns, rows, self.paint));
         if let Some(cursor) = page["next_cursor"].as_str() {
-            println!("{}", self.paint.dim(format!("more: --cursor {cursor}")));
+            say!("{}", self.paint.dim(format!("more: --cursor {cursor}")));
         }
     }
 
     pub(crate) fn one(self, resource: &Value) {
-        if self.json { println!("{resource}") } else { println!("{}", sheet(resource, self.paint)) }
+        if self.json { say!("{resource}") } else { say!("{}", sheet(resource, self.paint)) }
     }
 
     fn run(self, run: &Value) {
         if self.json {
-            return println!("{run}");
+            return say!("{run}");
         }
         let paint = self.paint;
         let text = |path| at(run, path).as_str().unwrap_or("-");
-        println!("{}  {}  {}", paint.bold(text("id")), text("workflow"), paint.status(text("status")));
+        say!("{}  {}  {}", paint.bold(text("id")), text("workflow"), paint.status(text("status")));
         if let Some(reason) = reason(run) {
-            println!("waiting for {reason}");
+            say!("waiting for {reason}");
         }
-        println!("{}", table(&["name", "status", "attempts", "started_at", "ended_at", "error"], steps(run), paint));
+        say!("{}", table(&["name", "status", "attempts", "started_at", "ended_at", "error"], steps(run), paint));
         if !run["error"].is_null() {
-            println!("{} {}", paint.red("error:"), sentence(&run["error"]));
+            say!("{} {}", paint.red("error:"), sentence(&run["error"]));
         }
     }
 }

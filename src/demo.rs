@@ -111,7 +111,7 @@ pub(crate) async fn perform(options: cli::Demo, json: bool) -> anyhow::Result<()
     };
     if let Ok(report) = &played {
         if json {
-            println!("{report}");
+            say!("{report}");
         }
         if options.stay {
             stay(&stage, &screen);

@@ -1,5 +1,8 @@
 //! One program, many verbs.
 
+#[macro_use]
+mod terminal;
+
 mod bill;
 mod books;
 mod checkout;
@@ -17,7 +20,6 @@ mod rotate;
 mod simulate;
 mod stage;
 mod talk;
-mod terminal;
 mod verify;
 mod wiring;
 

@@ -37,11 +37,11 @@ async fn load(path: &Path, print: Printer) -> anyhow::Result<()> {
     let db = wiring::connect(&config::database_url()?).await?;
     let (added, priced) = write(&db, &tables).await?;
     if print.json {
-        println!("{}", json!({ "files": tables.len(), "rows_added": added, "charges_priced": priced }));
+        say!("{}", json!({ "files": tables.len(), "rows_added": added, "charges_priced": priced }));
     } else {
-        println!("{} {added} rows added from {} files", print.paint.green("ok"), tables.len());
+        say!("{} {added} rows added from {} files", print.paint.green("ok"), tables.len());
         if priced > 0 {
-            println!("{} {priced} messages that were delivered before have their cost now", print.paint.green("ok"));
+            say!("{} {priced} messages that were delivered before have their cost now", print.paint.green("ok"));
         }
     }
     Ok(())
@@ -87,16 +87,18 @@ async fn compare(month: &str, path: &Path, print: Printer) -> anyhow::Result<()>
     }
     let rows = rates::compare(&mut db, month, &card, None).await.context("the month cannot be rated")?;
     if print.json {
-        println!("{}", json!({ "data": rows }));
+        say!("{}", json!({ "data": rows }));
         return Ok(());
     }
     for row in rows {
         let (then, other) = (MicroUsd(row.then_micro), MicroUsd(row.other_micro));
         let difference = MicroUsd(row.other_micro - row.then_micro);
         let lacking = if row.without_price > 0 { format!(", {} without a price", row.without_price) } else { String::new() };
-        println!(
+        say!(
             "{} {}: {} messages, {then} USD then, {other} USD under this card, difference {difference}{lacking}",
-            row.tenant_id, row.category, row.messages
+            row.tenant_id,
+            row.category,
+            row.messages
         );
     }
     Ok(())

@@ -47,13 +47,13 @@ pub(crate) async fn rotate(print: Printer) -> anyhow::Result<()> {
         let rows = column.rotate(&db, &vault).await.with_context(|| format!("{column} stopped half-way; run it again"))?;
         counts.push(json!({ "table": column.table, "column": column.column, "resealed": rows }));
         if !print.json && rows > 0 {
-            println!("{column}: {rows} sealed again");
+            say!("{column}: {rows} sealed again");
         }
     }
     if print.json {
-        println!("{}", json!({ "key": vault.sealing_key_id(), "columns": counts }));
+        say!("{}", json!({ "key": vault.sealing_key_id(), "columns": counts }));
     } else {
-        println!("everything is sealed with key {}; the others may go", print.paint.bold(vault.sealing_key_id()));
+        say!("everything is sealed with key {}; the others may go", print.paint.bold(vault.sealing_key_id()));
     }
     Ok(())
 }
@@ -114,6 +114,6 @@ fn head(vault: &Vault) -> Vec<u8> {
 
 pub(crate) fn new_key(id: &str) -> anyhow::Result<()> {
     use secrecy::ExposeSecret as _;
-    println!("{}", Vault::new_key(id)?.expose_secret());
+    say!("{}", Vault::new_key(id)?.expose_secret());
     Ok(())
 }

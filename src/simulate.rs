@@ -26,10 +26,10 @@ pub(crate) async fn perform(options: cli::Simulate, print: Printer) -> anyhow::R
     let environment = simulators.environment();
     if print.json {
         let all: Map<_, _> = environment.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-        println!("{}", Value::Object(all));
+        say!("{}", Value::Object(all));
     } else {
         for (name, value) in environment {
-            println!("{name}={value}");
+            say!("{name}={value}");
         }
         eprintln!("{}", print.paint.dim(format!("control: {}  (Ctrl-C ends it)", simulators.control_url())));
     }

@@ -62,7 +62,7 @@ pub(crate) async fn message(verb: Message, print: Printer) -> anyhow::Result<()>
                     .with_context(|| format!("{} of {} messages are queued", ids.len(), messages.len()))?;
                 ids.extend(answer["ids"].as_array().cloned().unwrap_or_default());
             }
-            if print.json { println!("{}", json!({ "ids": ids })) } else { println!("queued: {}", ids.len()) }
+            if print.json { say!("{}", json!({ "ids": ids })) } else { say!("queued: {}", ids.len()) }
         }
         Message::List { conversation, status, page } => {
             let path = match conversation {
@@ -76,7 +76,7 @@ pub(crate) async fn message(verb: Message, print: Printer) -> anyhow::Result<()>
             let message = api.get(&format!("/v1/messages/{id}")).await?;
             print.one(&message);
             if let Some(why) = waits(&message).filter(|_| !print.json) {
-                println!("\n{}", print.paint.yellow(why));
+                say!("\n{}", print.paint.yellow(why));
             }
         }
         Message::Decide { id, verdict } => {

@@ -3,9 +3,29 @@
 use serde_json::Value;
 use std::{
     fmt,
-    io::{IsTerminal as _, stderr, stdout},
+    io::{ErrorKind, IsTerminal as _, Write as _, stderr, stdout},
     time::Duration,
 };
+
+/// `print!` for a reader who may have seen enough: behind `| head` the rest is lost, and nothing is wrong.
+macro_rules! put {
+    ($($words:tt)*) => { $crate::terminal::put(format_args!($($words)*)) };
+}
+/// `println!`, as [`put`].
+macro_rules! say {
+    ($($words:tt)*) => { $crate::terminal::put(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+/// What [`put!`] and [`say!`] stand for.
+pub(crate) fn put(words: fmt::Arguments<'_>) {
+    match stdout().write_fmt(words) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("{} standard output: {error}", Paint::stderr().red("error:"));
+            std::process::exit(1);
+        }
+        _ => {}
+    }
+}
 
 /// Colours for one stream: plain unless that stream is a terminal and `NO_COLOR` is unset.
 #[derive(Debug, Clone, Copy)]

@@ -14,10 +14,10 @@ pub(crate) async fn perform(print: Printer) -> anyhow::Result<()> {
     let db = wiring::connect(&config::database_url()?).await?;
     let walked = walk(&db).await?;
     if print.json {
-        println!("{}", walked.to_json());
+        say!("{}", walked.to_json());
     } else {
         for words in walked.words() {
-            println!("{} {words}", print.paint.green("ok"));
+            say!("{} {words}", print.paint.green("ok"));
         }
     }
     Ok(())

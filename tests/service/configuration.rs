@@ -60,6 +60,14 @@ async fn a_made_key_is_a_key_that_opens() {
 }
 
 #[tokio::test]
+async fn a_reader_who_has_seen_enough_is_no_error() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(PROGRAM).args(["vault", "key", "2026-11"]).stdout(writer).output().await.expect("the program runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", told(&output));
+}
+
+#[tokio::test]
 async fn migrating_twice_and_side_by_side_changes_nothing() {
     let installation = Installation::open_on(Config::default(), &new_database().await).await;
     let schema = || async {
