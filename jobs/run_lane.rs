@@ -32,6 +32,7 @@ use std::{
 use store::{
     lanes::{self, Left, Sender},
     messages::{self, Due, Outcome},
+    plans,
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -620,10 +621,8 @@ fn level(sender: &Sender) -> u32 {
 async fn commit(db: PgPool, line: LineId, token: i64, claim: Claim) -> Committed {
     let ids: Vec<MessageId> = claim.go.iter().map(|message| message.message_id).collect();
     let committed = async {
-        if claim.held.is_empty() && claim.refused.is_empty() {
-            return Ok(messages::attempt(&db, line, token, &ids).await?.into_iter().collect());
-        }
         let mut tx = db.begin().await?;
+        plans::by_key(&mut tx).await?;
         if !claim.held.is_empty() {
             messages::defer(&mut *tx, &claim.held).await?;
         }
