@@ -11,7 +11,7 @@ use std::{
 macro_rules! put {
     ($($words:tt)*) => { $crate::terminal::put(format_args!($($words)*)) };
 }
-/// `println!`, as [`put`].
+/// `println!`, as [`put!`].
 macro_rules! say {
     ($($words:tt)*) => { $crate::terminal::put(format_args!("{}\n", format_args!($($words)*))) };
 }
