@@ -5,7 +5,7 @@
 //! is measured in one run on one machine, so that the ratios mean something; the absolute numbers do not travel.
 //!
 //! On two cores that PostgreSQL, the lanes and the sink share, in one run: 11,403 durable sends/s beside 50,578 of the bare client
-//! (0.23, aim 0.5; three runs: 0.21 to 0.23, PostgreSQL took 41 % of the machine, the lanes 25 %, the sink 17 %); one apalis task per
+//! (0.23, aim 0.5; five runs: 0.20 to 0.23, PostgreSQL took 41 % of the machine, the lanes 25 %, the sink 17 %); one apalis task per
 //! message 12,215 (0.24), without an attempt committed before its call, limits or outcomes. 99.90 % of 80/s and 99.87 % of 1,000/s
 //! held for a minute, at most 80 and 1,000 in any second. With 1,000,000 queued 12,348/s beside 16,103 with 10,000 (0.77, aim 0.9):
 //! the small backlog is gone before the first checkpoint, the large one lasts a minute; memory +1 MB.
