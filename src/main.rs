@@ -1,4 +1,6 @@
 //! One program, many verbs.
+// `say!` bears a reader who has seen enough; `println!` panics.
+#![deny(clippy::print_stdout)]
 
 #[macro_use]
 mod terminal;

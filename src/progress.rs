@@ -34,7 +34,7 @@ impl Screen {
     /// A line for good.
     pub(crate) fn say(&self, line: impl AsRef<str>) {
         let line = line.as_ref();
-        let print = || if self.quiet_stdout { eprintln!("{line}") } else { println!("{line}") };
+        let print = || if self.quiet_stdout { eprintln!("{line}") } else { say!("{line}") };
         match &self.bars {
             Some(bars) => bars.suspend(print),
             None => print(),

@@ -184,7 +184,8 @@ pub async fn is_done(tx: &mut PgConnection, provider: Provider) -> sqlx::Result<
 }
 
 /// [`taken`] for many, found by their places: for many keys at once the planner would read all of a provider's, while it believes
-/// that there are few, and go on with that plan. Those that are `spent` are kept elsewhere, message by message: their bodies go, unless they are in quarantine.
+/// that there are few, and go on with that plan. Those that are `spent` are kept elsewhere, message by message: their bodies go,
+/// unless they are in quarantine.
 pub async fn all_taken(tx: &mut PgConnection, provider: Provider, events: &[String], spent: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox i set taken_at = durable.now(), body_sealed = case

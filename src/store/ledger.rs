@@ -11,7 +11,7 @@ use domain::{
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Links read at once while a chain is walked.
@@ -164,10 +164,11 @@ pub async fn append_to(tx: &mut PgConnection, Heads(heads): Heads, entries: &[En
         return Ok(());
     }
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.tenant.0).collect();
+    let told: BTreeSet<TenantId> = entries.iter().map(|entry| entry.tenant).collect();
     // Asked with the heads in hand: the times of a chain never go back.
     let at = sqlx::query_scalar!(r#"select durable.now() as "now!""#).fetch_one(&mut *tx).await?;
     let mut heads_by_tenant: BTreeMap<TenantId, (i64, Option<Hash>)> =
-        heads.into_iter().filter(|(tenant, _)| ids.contains(&tenant.0)).collect();
+        heads.into_iter().filter(|(tenant, _)| told.contains(tenant)).collect();
     let (mut seqs, mut bodies, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
     let mut posted = Postings::default();
     for entry in entries {

@@ -167,7 +167,7 @@ pub(crate) async fn commit<R>(db: &PgPool, change: impl AsyncFnOnce(&mut Tx<'_>)
 
 /// What a lapsed lease looks like to everybody else: the worker is struck off and its work is free.
 pub(crate) async fn lapse_all(db: &PgPool) {
-    // Rows first, as the sweep does: a claim that a crashed process left on its way is seen or refused.
+    // The workers first, as the sweep does: a claim that a crashed process left on its way is seen or refused.
     let mut tx = db.begin().await.unwrap();
     for statement in [
         "select from apalis.workers order by id for update",
